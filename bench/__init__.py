@@ -1,0 +1,1 @@
+"""Benchmarks of cutnn against its peers: `python -m bench`, see README.md."""

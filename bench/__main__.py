@@ -1,0 +1,50 @@
+"""Measure cutnn beside its peers: python -m bench [case ...] [--quick] [--list]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from bench.harness import BenchmarkError, case_names, load_case, measure
+from bench.machine import host_kind
+from bench.report import table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="case", help="the cases to run; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="few rounds, some sizes; nothing is kept")
+    parser.add_argument("--threads", type=int, help="threads of every peer; all cores unless said")
+    parser.add_argument("--list", action="store_true", help="say what there is, and stop")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.cases) - set(case_names()):
+        parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(case_names())}")
+    if options.list:
+        for name in case_names():
+            print(f"{name:<16} {load_case(name).title}")
+        return 0
+    status = 0
+    for name in options.cases or case_names():
+        began = time.perf_counter()
+        try:
+            result = measure(load_case(name), quick=options.quick, threads=options.threads)
+        except BenchmarkError as error:
+            print(f"{name}: {error}\n", file=sys.stderr)
+            status = 1
+            continue
+        print(table(result), f"({time.perf_counter() - began:.0f} s)\n", sep="\n", flush=True)
+        measured = any("skipped" not in size for size in result["sizes"].values())
+        if measured and not options.quick:
+            RESULTS.mkdir(exist_ok=True)
+            path = RESULTS / f"{name}-{host_kind()}.json"
+            path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The benchmark cases; each module holds one, named CASE."""

@@ -1,0 +1,74 @@
+"""cutnn: tensor-tensor algebra and stable tensor neural networks on NumPy and CuPy, with gradients.
+
+    import cutnn as ct
+    from cutnn import algebra, nn, optim, data, train
+
+The array functions of the Python array API standard stand here (`ct.tanh`, `ct.linalg.inv`), and so do the
+derivatives (`ct.grad`), the devices (`ct.set_device`) and the rooms (`ct.algebra`, `ct.nn`, …).
+"""
+
+from cutnn import algebra, array, data, device, nn, optim, tape, train
+from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
+from cutnn.array import __array_api_version__, __array_namespace_info__
+from cutnn.device import (
+    DeviceError,
+    default_namespace,
+    device_of,
+    get_device,
+    is_available,
+    set_device,
+    show_config,
+    synchronize,
+    to_device,
+    to_host,
+)
+from cutnn.tape import (
+    NotDifferentiableError,
+    checkpoint,
+    custom_vjp,
+    grad,
+    hessian,
+    hvp,
+    jacobian,
+    jvp,
+    primitive,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    *array.__all__,
+    "DeviceError",
+    "NotDifferentiableError",
+    "algebra",
+    "array",
+    "checkpoint",
+    "custom_vjp",
+    "data",
+    "default_namespace",
+    "device",
+    "device_of",
+    "get_device",
+    "grad",
+    "hessian",
+    "hvp",
+    "is_available",
+    "jacobian",
+    "jvp",
+    "nn",
+    "optim",
+    "primitive",
+    "set_device",
+    "show_config",
+    "stop_gradient",
+    "synchronize",
+    "tape",
+    "to_device",
+    "to_host",
+    "train",
+    "value_and_grad",
+    "vjp",
+]

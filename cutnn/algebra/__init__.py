@@ -1,0 +1,44 @@
+"""The ★_M algebra of tensors: transforms of tubes, and products, inverses and tubal functions made of them.
+
+`star = algebra.dct(28)` is the algebra of tensors with tubes of length 28 under the orthonormal DCT-II;
+`star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
+"""
+
+from cutnn.algebra.catalogue import (
+    dct,
+    dst,
+    fft,
+    from_data,
+    from_matrix,
+    haar,
+    hadamard,
+    hartley,
+    identity,
+    plain,
+    product,
+    random_orthogonal,
+)
+from cutnn.algebra.layout import faces_first, tubes_last
+from cutnn.algebra.star import StarAlgebra
+from cutnn.algebra.transforms import Fourier, Identity, Transform
+
+__all__ = [
+    "Fourier",
+    "Identity",
+    "StarAlgebra",
+    "Transform",
+    "dct",
+    "dst",
+    "faces_first",
+    "fft",
+    "from_data",
+    "from_matrix",
+    "haar",
+    "hadamard",
+    "hartley",
+    "identity",
+    "plain",
+    "product",
+    "random_orthogonal",
+    "tubes_last",
+]

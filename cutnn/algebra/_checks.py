@@ -1,0 +1,167 @@
+"""What the algebra says of tensors that do not fit it, and of faces that have no inverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from cutnn import array as ct
+from cutnn.device import namespace, to_host
+from cutnn.tape import raw
+
+if TYPE_CHECKING:
+    from cutnn.algebra.star import StarAlgebra
+
+
+def tensor(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
+    """A as a tensor of the algebra in floats, or an error that says how it does not fit."""
+    shape = getattr(A, "shape", None)
+    tubes = len(star.shape)
+    if shape is None:
+        raise TypeError(
+            f"{star}.{name}: {label} is a {type(A).__name__}; expected an array of shape {_form(star)}"
+        )
+    if len(shape) < tubes + 2 or shape[-2 - tubes : -2] != star.shape:
+        _misfit(star, name, label, tuple(shape))
+    kind = A.dtype.kind
+    if kind in "fc":
+        return A
+    if kind in "iub":
+        return ct.astype(A, np.dtype(np.float64))
+    raise TypeError(f"{star}.{name}: {label} holds {A.dtype}; expected numbers")
+
+
+def transformed(star: StarAlgebra, A_hat: Any) -> None:
+    shape = getattr(A_hat, "shape", ())
+    tubes = len(star.shape)
+    faces = tuple(shape[-2 - tubes : -2])
+    if len(shape) < tubes + 2 or faces not in (star.shape, star.half_shape):
+        real = f", or {_form(star, star.half_shape)} from real tensors" if star.half_shape != star.shape else ""
+        raise ValueError(
+            f"{star}.inverse: a transform has shape {_form(star)}{real}, not {tuple(shape)}; "
+            "expected what forward gives, or products of it"
+        )
+    if faces != star.shape and A_hat.dtype.kind != "c":
+        raise TypeError(f"{star}.inverse: a half spectrum is complex; this one holds {A_hat.dtype}")
+
+
+def factors(star: StarAlgebra, name: str, *tensors: Any) -> None:
+    """Raise where neighbours do not fit as factors of a product."""
+    for k, (A, B) in enumerate(zip(tensors[:-1], tensors[1:], strict=True)):
+        if A.shape[-1] != B.shape[-2]:
+            raise ValueError(
+                f"{star}.{name}: factors {k + 1} and {k + 2} have shapes {tuple(A.shape)} and {tuple(B.shape)}; the "
+                f"{A.shape[-1]} lateral slices of the first need {A.shape[-1]} rows in the second, "
+                f"{_form(star, rows=A.shape[-1])}, which has {B.shape[-2]}"
+            )
+    batches(star, name, *tensors)
+
+
+def batches(star: StarAlgebra, name: str, *tensors: Any) -> None:
+    """Raise where batch axes do not broadcast."""
+    lead = len(star.shape) + 2
+    shapes = [tuple(T.shape) for T in tensors]
+    if sum(len(shape) > lead for shape in shapes) > 1:
+        try:
+            np.broadcast_shapes(*(shape[:-lead] for shape in shapes))
+        except ValueError:
+            raise ValueError(
+                f"{star}.{name}: the batch axes of {' and '.join(map(str, shapes))}, which stand before the last {lead}, "
+                "do not broadcast; each pair, from the right, must be equal or hold a 1"
+            ) from None
+
+
+def square(star: StarAlgebra, name: str, A: Any) -> None:
+    if A.shape[-1] != A.shape[-2]:
+        other = ", or pinv for a least-squares inverse" if name == "inv" else ""
+        raise ValueError(
+            f"{star}.{name}: A has shape {tuple(A.shape)}, {A.shape[-2]} x {A.shape[-1]} tubes; "
+            f"expected as many rows as lateral slices, {_form(star, rows='m')}{other}"
+        )
+
+
+def rows(star: StarAlgebra, A: Any, B: Any) -> None:
+    """Raise where A ★ X = B cannot hold because A and B have not as many rows."""
+    if A.shape[-2] != B.shape[-2]:
+        raise ValueError(
+            f"{star}.solve: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; A with {A.shape[-2]} rows "
+            f"needs B of shape {_form(star, rows=A.shape[-2])}"
+        )
+    batches(star, "solve", A, B)
+
+
+def foldable(star: StarAlgebra, matrix: Any) -> None:
+    if matrix.ndim < 2 or matrix.shape[-2] % star.n:
+        raise ValueError(
+            f"{star}.fold: a matrix of shape {tuple(matrix.shape)}; expected (..., {star.n} l, m), "
+            f"a multiple of {star.n} rows"
+        )
+
+
+def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: Any, *B_hat: Any) -> Any:
+    """function(A_hat, *B_hat), the inverse or the solution; LinAlgError where a face of A_hat is singular.
+
+    Singular to working precision, beside the largest face: a face of a tensor without inverse is rarely exactly
+    singular once it has been computed, and a 1 x 1 face never is, unless zero.
+    """
+    try:
+        X_hat = function(A_hat, *B_hat)
+    except np.linalg.LinAlgError:
+        _singular(star, name, A_hat)
+    a, x = raw(A_hat), raw(X_hat)
+    xp = namespace(a)
+    faces = tuple(range(-2 - len(star.shape), 0))
+    # Root mean square singular values, over faces: (mean size of the largest A) (mean size of A⁻¹) bounds the
+    # condition number from below, as |A| |x| / |b| does for a solution.
+    sizes = xp.sqrt(xp.sum(xp.abs(a) ** 2, axis=(-2, -1), keepdims=True) / max(a.shape[-1], 1))
+    growth = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1), keepdims=True))
+    if B_hat:
+        b = xp.sqrt(xp.sum(xp.abs(raw(B_hat[0])) ** 2, axis=(-2, -1), keepdims=True))
+        growth = growth / xp.where(b == 0, 1, b)
+    else:
+        growth = growth / max(x.shape[-1], 1) ** 0.5
+    if sizes.size and growth.size:
+        condition = xp.max(sizes, axis=faces, keepdims=True) * growth
+        limit = 0.1 / float(np.finfo(a.dtype).eps)
+        if not bool(xp.all(condition <= limit)) and bool(xp.all(xp.isfinite(sizes))):
+            _singular(star, name, A_hat)
+    return X_hat
+
+
+def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
+    values = np.linalg.svd(to_host(raw(A_hat)), compute_uv=False)
+    worst = np.unravel_index(np.argmin(values[..., -1]), values.shape[:-1])
+    lead = len(worst) - len(star.shape)
+    face = ", ".join(str(int(k)) for k in worst[lead:])
+    place = f" of item {tuple(int(k) for k in worst[:lead])} of the batch" if lead else ""
+    what = f"face {face} of its transform" if star.shape else "the matrix"
+    raise np.linalg.LinAlgError(
+        f"{star}.{name}: A is singular to working precision: {what}{place} has the smallest singular value "
+        f"{values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
+        "pinv takes such tensors"
+    )
+
+
+def _misfit(star: StarAlgebra, name: str, label: str, shape: tuple[int, ...]) -> NoReturn:
+    tubes = len(star.shape)
+    if len(shape) < tubes + 2:
+        raise ValueError(
+            f"{star}.{name}: {label} has shape {shape}, too few axes; expected {tubes + 2} or more, {_form(star)}"
+        )
+    wrong = next(k for k in range(tubes) if shape[k - tubes - 2] != star.shape[k])
+    hint = ""
+    if shape[-tubes:] == star.shape:
+        last = "last axis has that length" if tubes == 1 else f"last {tubes} axes have the tube lengths"
+        argument = "" if len(shape) == tubes + 2 else f", tubes={tubes}"
+        hint = f". Its {last}: if its tubes come last, convert it with algebra.faces_first({label}{argument})"
+    raise ValueError(
+        f"{star}.{name}: {label} has shape {shape}, with {shape[wrong - tubes - 2]} entries along its tube axis "
+        f"{wrong - tubes - 2}; this algebra has tubes of length {star.shape[wrong]} there, {_form(star)}{hint}"
+    )
+
+
+def _form(star: StarAlgebra, faces: tuple[int, ...] | None = None, rows: int | str = "l") -> str:
+    """The shape of a tensor that fits, in words."""
+    return f"({', '.join(['...', *map(str, star.shape if faces is None else faces), str(rows), 'm'])})"

@@ -1,0 +1,85 @@
+"""Matrices applied to the tubes of a tensor: A ×ₖ M, the mode product, with its derivatives.
+
+A tube axis stands before the two matrix axes and the array is contiguous, so a mode product is a reshape that
+copies nothing and one matrix product. `axis` counts from the end (-3 is the last tube axis), whatever batch axes
+lead. The matrices are constants here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from cutnn.device import namespace
+from cutnn.tape import primitive
+
+RawMap = Callable[[Any, Any], Any]  # (array of shape (before, n, after), its library) -> array
+
+
+@primitive(A=lambda g, M, axis: mode_product(g, M.T, axis))
+def mode_product(A: Any, M: Any, axis: int) -> Any:
+    """M applied to every tube of A along `axis`; A and M are of one dtype."""
+    if _is_swapped(A):  # a transposed weight: a copy would cost as much as the product
+        return mode_product(A.swapaxes(-1, -2), M, axis).swapaxes(-1, -2)
+    shape, at = A.shape, A.ndim + axis
+    before, after = math.prod(shape[:at]), math.prod(shape[at + 1 :])
+    if after == 1:
+        product = A.reshape(before, shape[at]) @ M.T
+    elif before == 1:
+        product = M @ A.reshape(shape[at], after)
+    else:
+        product = M @ A.reshape(before, shape[at], after)
+    return product.reshape(*shape[:at], M.shape[0], *shape[at + 1 :])
+
+
+@primitive(A=lambda g, P, axis: to_real(g, _negate_second_half(P).T, axis))
+def to_complex(A: Any, P: Any, axis: int) -> Any:
+    """F applied to every tube of a real A, for a complex F whose parts P stacks: P = [Re F; Im F]."""
+    parts = mode_product(A, P, axis)
+    first, second = _halves(P.shape[0] // 2, parts.ndim + axis)
+    xp = namespace(parts)
+    result = xp.empty_like(parts[first], dtype=_complex_of(parts.dtype, xp))
+    result.real = parts[first]
+    result.imag = parts[second]
+    return result
+
+
+@primitive(A=lambda g, Q, axis: to_complex(g, _negate_second_half(Q.T), axis))
+def to_real(A: Any, Q: Any, axis: int) -> Any:
+    """The real part of B applied to every tube of a complex A, for a complex B with Q = [Re B, -Im B]."""
+    return mode_product(namespace(A).concat([A.real, A.imag], axis=A.ndim + axis), Q, axis)
+
+
+@primitive(A=lambda g, pair, axis: orthonormal(g, pair[::-1], axis))
+def orthonormal(A: Any, pair: tuple[RawMap, RawMap], axis: int) -> Any:
+    """A fast real orthonormal transform of every tube; `pair` holds it and its inverse, which is its transpose."""
+    shape, at, xp = A.shape, A.ndim + axis, namespace(A)
+    flat = A.reshape(math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
+    if A.dtype.kind != "c":
+        return pair[0](flat, xp).reshape(shape)
+    result = xp.empty_like(flat)
+    result.real = pair[0](flat.real, xp)
+    result.imag = pair[0](flat.imag, xp)
+    return result.reshape(shape)
+
+
+def _is_swapped(A: Any) -> bool:
+    """Whether A is a contiguous array with its matrix axes swapped."""
+    return not A.flags.c_contiguous and A.swapaxes(-1, -2).flags.c_contiguous  # type: ignore[no-any-return]
+
+
+def _halves(h: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    before = (slice(None),) * axis
+    return (*before, slice(h)), (*before, slice(h, None))
+
+
+def _negate_second_half(P: Any) -> Any:
+    """[Re; Im] to [Re; -Im]: what the transpose of a map between real and complex tubes needs."""
+    P = P.copy()
+    P[P.shape[0] // 2 :] *= -1
+    return P
+
+
+def _complex_of(dtype: Any, xp: Any) -> Any:
+    return xp.result_type(dtype, xp.complex64)

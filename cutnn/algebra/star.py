@@ -1,0 +1,290 @@
+"""The ★_M algebra: tensors that multiply as matrices do, with tubes for scalars.
+
+Every formula is written once, for any invertible transform, real or complex, any number of tube axes and any batch
+axes. Tensors are faces first, (*batch, *shape, l, m), where `shape` holds the tube lengths.
+
+Source: Kilmer, Horesh, Avron, Newman, Tensor-tensor algebra for optimal representation and compression of multiway
+data, PNAS 118 (2021); Kernfeld, Kilmer, Aeron, Tensor-tensor products with invertible linear transforms, Linear
+Algebra and its Applications 485 (2015).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutnn import array as ct
+from cutnn.algebra import _checks as check
+from cutnn.device import default_namespace, namespace
+from cutnn.tape import raw, stop_gradient
+
+if TYPE_CHECKING:
+    from cutnn.algebra.transforms import Transform
+
+__all__ = ["StarAlgebra"]
+
+
+class StarAlgebra:
+    """The algebra of tensors under A ★ B = ((A ×₃ M) △ (B ×₃ M)) ×₃ M⁻¹, with one transform a tube axis.
+
+    It holds its transforms and nothing else; two algebras are equal when their transforms are. `shape` is the
+    tuple of tube lengths and `n` their product. Make one with `algebra.dct(28)` and its kin.
+
+    Everything takes and returns plain arrays, float32 stays float32, integers count as float64, batch axes
+    broadcast as in `matmul`, and everything is differentiable.
+
+    >>> import numpy as np
+    >>> from cutnn import algebra
+    >>> star = algebra.dct(4)
+    >>> A, B = star.random(2, 3, seed=0), star.random(3, 5, seed=1)
+    >>> star(A, B).shape
+    (4, 2, 5)
+    >>> np.allclose(star.unfold(star(A, B)), star.to_matrix(A) @ star.unfold(B))
+    True
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        self.transforms = transforms
+        self.shape = tuple([t.n for t in transforms])
+        self.n = math.prod(self.shape)
+        self.real_products = all(t.real_products for t in transforms)
+        """Whether products of real tensors are real: each transform is real or the Fourier transform."""
+        # The order in which a real tensor is transformed: complex matrices first, so that nothing after them
+        # halves; else real ones, then the Fourier transforms from the last axis, of which the first meets real
+        # tubes and halves them, and the others complex ones. `inverse` goes backwards.
+        axes = [(t, k - len(transforms) - 2) for k, t in enumerate(transforms)]
+        self._order = sorted(axes, key=lambda step: (step[0].real_products, not step[0].real, -step[1]))
+        self.half_shape = self.shape
+        """The tube axes of the transform of a real tensor: `shape`, with n//2+1 along a halved Fourier axis."""
+        fourier = [(t.half, axis + 2) for t, axis in self._order if not t.real]
+        if fourier and self.real_products:
+            half, axis = fourier[0]
+            at = axis % len(self.shape)
+            self.half_shape = (*self.shape[:at], half, *self.shape[at + 1 :])
+
+    # ---------------------------------------------------------------------------------------- the product
+
+    def __call__(self, A: Any, B: Any, *more: Any) -> Any:
+        """A ★ B ★ ..., for A (..., l, m), B (..., m, p), ...: (..., l, p); each operand is transformed once.
+
+        Raises ValueError where the shapes do not fit.
+        """
+        operands = self._operands("product", A, B, *more)
+        check.factors(self, "product", *operands)
+        return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
+
+    def forward(self, A: Any) -> Any:
+        """Â, the transform of every tube of A.
+
+        In a Fourier algebra a real A has its half spectrum, `half_shape`: n//2+1 faces. Of several Fourier axes
+        the last is halved; none is where another transform is complex, for then products of real tensors are.
+        """
+        return self._forward(check.tensor(self, "forward", A))
+
+    def inverse(self, A_hat: Any) -> Any:
+        """A, from its transform: real where A was, if the transforms are real or Fourier transforms."""
+        check.transformed(self, A_hat)
+        for transform, axis in reversed(self._order):
+            A_hat = transform.inverse(A_hat, axis)
+        return A_hat
+
+    # ---------------------------------------------------------------------------------------- new tensors
+
+    def eye(self, m: int, dtype: Any = None) -> Any:
+        """The identity, (*shape, m, m): each face of its transform is the identity matrix.
+
+        It is complex where the algebra has complex products, whatever the dtype.
+
+        >>> from cutnn import algebra
+        >>> algebra.fft(3).eye(1).ravel()
+        array([1., 0., 0.])
+        """
+        tube = functools.reduce(np.multiply.outer, [t.identity_tube() for t in self.transforms], np.asarray(1.0))
+        wanted = np.result_type(dtype or np.float64, np.complex64 if tube.dtype.kind == "c" else np.float16)
+        faces = np.zeros((*self.shape, m, m), dtype=wanted)
+        faces[..., range(m), range(m)] = tube[..., None]
+        return default_namespace().asarray(faces)
+
+    def zeros(self, rows: int, columns: int, batch: tuple[int, ...] = (), dtype: Any = None) -> Any:
+        """The zero tensor, (*batch, *shape, rows, columns)."""
+        return default_namespace().zeros((*batch, *self.shape, rows, columns), dtype=np.dtype(dtype or np.float64))
+
+    def random(
+        self,
+        rows: int,
+        columns: int,
+        batch: tuple[int, ...] = (),
+        seed: int | np.random.Generator | None = None,
+        dtype: Any = None,
+    ) -> Any:
+        """A tensor of independent standard normal entries, (*batch, *shape, rows, columns).
+
+        Complex entries have E|a|² = 1. Drawn on the host, so that a seed gives the same numbers on every device.
+        """
+        generator, kind = np.random.default_rng(seed), np.dtype(dtype or np.float64)
+        size = (*batch, *self.shape, rows, columns)
+        entries = generator.standard_normal(size)
+        if kind.kind == "c":
+            entries = (entries + 1j * generator.standard_normal(size)) * math.sqrt(0.5)
+        return default_namespace().asarray(entries.astype(kind))
+
+    # --------------------------------------------------------------------------------- the algebra's terms
+
+    def transpose(self, A: Any) -> Any:
+        """Aᴴ, (..., m, l): the conjugate transpose of each face in the transform domain.
+
+        For real transforms that swaps the matrix axes of conj(A); the Fourier transform also reverses faces 2...n.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> algebra.fft(4).transpose(np.arange(4.0).reshape(4, 1, 1)).ravel()
+        array([0., 3., 2., 1.])
+        """
+        A = ct.matrix_transpose(ct.conj(check.tensor(self, "transpose", A)))
+        for transform, axis in self._order:
+            A = transform.reflect(A, axis)
+        return A
+
+    def inv(self, A: Any) -> Any:
+        """A⁻¹, with A ★ A⁻¹ = I, for A (..., m, m).
+
+        Raises numpy.linalg.LinAlgError, naming the face, where a face of Â is singular to working precision.
+        """
+        A = check.tensor(self, "inv", A)
+        check.square(self, "inv", A)
+        return self.inverse(check.regular(self, "inv", ct.linalg.inv, self._forward(A)))
+
+    def solve(self, A: Any, B: Any) -> Any:
+        """X with A ★ X = B, for A (..., m, m) and B (..., m, p): (..., m, p); raises as `inv` does."""
+        A, B = self._operands("solve", A, B)
+        check.square(self, "solve", A)
+        check.rows(self, A, B)
+        return self.inverse(check.regular(self, "solve", ct.linalg.solve, self._forward(A), self._forward(B)))
+
+    def pinv(self, A: Any, rtol: float | None = None) -> Any:
+        """The Moore-Penrose inverse A⁺, (..., m, l): that of each face of Â.
+
+        Singular values up to rtol times the largest of all faces of a tensor count as zero; rtol is
+        max(l, m, n) eps unless given. The gradient is along changes that keep the ranks of the faces.
+        """
+        A = check.tensor(self, "pinv", A)
+        A_hat = self._forward(A)
+        if rtol is None:
+            rtol = max(*A.shape[-2:], self.n) * float(np.finfo(A.dtype).eps)
+        return self.inverse(ct.linalg.pinv(A_hat, rtol=self._rtol_of_faces(A_hat, rtol)))
+
+    def apply(self, f: Callable[[Any], Any], A: Any) -> Any:
+        """The tubal function M⁻¹ f(M a) of every tube a, for an elementwise f.
+
+        With real A in a Fourier algebra f sees half the spectrum, and the result is real: f must satisfy
+        f(conj z) = conj f(z), as polynomials, exp, tanh, ... with real coefficients do. For another f make A
+        complex.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(3)
+        >>> A = np.arange(3.0).reshape(3, 1, 1)
+        >>> np.allclose(star.apply(np.square, A), star(A, A))
+        True
+        """
+        A_hat = self.forward(A)
+        result = f(A_hat)
+        if result.shape != A_hat.shape:
+            raise ValueError(
+                f"{self}.apply: f must be elementwise; it made shape {result.shape} of shape {A_hat.shape}"
+            )
+        return self.inverse(result)
+
+    def norm(self, A: Any) -> Any:
+        """The Frobenius norm of each tensor of a batch, (*batch,)."""
+        A = check.tensor(self, "norm", A)
+        return ct.linalg.vector_norm(A, axis=tuple(range(-2 - len(self.shape), 0)))
+
+    # ------------------------------------------------------------------------------------- as block matrices
+
+    def unfold(self, A: Any) -> Any:
+        """The faces of A (..., l, m) below each other, (*batch, n l, m)."""
+        A = check.tensor(self, "unfold", A)
+        return ct.reshape(A, (*self._batch(A), self.n * A.shape[-2], A.shape[-1]))
+
+    def fold(self, matrix: Any) -> Any:
+        """The tensor (*batch, *shape, l, m) whose `unfold` is the given matrix (*batch, n l, m)."""
+        check.foldable(self, matrix)
+        *batch, rows, columns = matrix.shape
+        return ct.reshape(matrix, (*batch, *self.shape, rows // self.n, columns))
+
+    def to_matrix(self, A: Any) -> Any:
+        """The (n l, n m) block matrix of A★: to_matrix(A) @ unfold(B) = unfold(A ★ B). Batch axes lead.
+
+        It is (M⁻¹ ⊗ I) blockdiag(Â) (M ⊗ I), the block circulant matrix of A in the Fourier algebra. This is the
+        definition, for checks: built from the matrices alone, whatever road the other functions take.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> np.round(algebra.fft(3).to_matrix(np.arange(3.0).reshape(3, 1, 1)), 12) + 0
+        array([[0., 2., 1.],
+               [1., 0., 2.],
+               [2., 1., 0.]])
+        """
+        A = check.tensor(self, "to_matrix", A)
+        batch, (rows, columns), n = self._batch(A), A.shape[-2:], self.n
+        M = _kronecker([t.matrix() for t in self.transforms], A)
+        M_inverse = _kronecker([t.inverse_matrix() for t in self.transforms], A)
+        faces = ct.reshape(ct.astype(A, M.dtype), (*batch, n, rows * columns))
+        A_hat = ct.reshape(ct.matmul(M, faces), (*batch, n, rows, 1, columns))
+        blocks = A_hat * ct.reshape(M, (n, 1, n, 1))  # blockdiag(Â) (M ⊗ I)
+        blocks = ct.matmul(M_inverse, ct.reshape(blocks, (*batch, n, rows * n * columns)))
+        matrix = ct.reshape(blocks, (*batch, n * rows, n * columns))
+        return ct.real(matrix) if A.dtype.kind != "c" and self.real_products else matrix
+
+    # -------------------------------------------------------------------------------------------- helpers
+
+    def _operands(self, name: str, *tensors: Any) -> list[Any]:
+        """Tensors whose transforms go together: a real one among complex ones has its whole spectrum taken."""
+        operands = [check.tensor(self, name, T, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26]) for k, T in enumerate(tensors)]
+        if self.half_shape != self.shape:
+            real = [T.dtype.kind != "c" for T in operands]
+            if any(real) and not all(real):
+                return [ct.astype(T, np.result_type(T.dtype, np.complex64)) for T in operands]
+        return operands
+
+    def _forward(self, A: Any) -> Any:
+        for transform, axis in self._order:
+            A = transform.forward(A, axis)
+        return A
+
+    def _batch(self, A: Any) -> tuple[int, ...]:
+        return tuple(A.shape[: A.ndim - 2 - len(self.shape)])
+
+    def _rtol_of_faces(self, A_hat: Any, rtol: float) -> Any:
+        """For each face, rtol relative to its own largest singular value."""
+        values = ct.linalg.svdvals(stop_gradient(A_hat))
+        if not values.size:
+            return rtol
+        xp = namespace(values)
+        of_face = values[..., 0]
+        tubes = tuple(range(-len(self.shape), 0))
+        of_tensor = xp.max(of_face, axis=tubes, keepdims=True) if tubes else of_face
+        return xp.where(of_face <= rtol * of_tensor, 1.0, rtol * of_tensor / xp.where(of_face == 0, 1, of_face))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StarAlgebra) and self.transforms == other.transforms
+
+    def __hash__(self) -> int:
+        return hash(self.transforms)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.transforms))
+        return names if len(self.transforms) == 1 else f"product({names})" if names else "plain()"
+
+
+def _kronecker(matrices: list[np.ndarray], like: Any) -> Any:
+    """The Kronecker product of matrices, one a tube axis, in the library and the precision of an array."""
+    product = functools.reduce(np.kron, matrices, np.eye(1))
+    kind = np.result_type(like.dtype, np.complex64) if product.dtype.kind == "c" else like.dtype
+    like = raw(like)
+    return namespace(like).asarray(product.astype(kind), device=like.device)

@@ -1,0 +1,274 @@
+"""Decompositions of matrices: `cholesky`, `qr`, `eigh`, `svd`, `eig` and their values alone.
+
+Rules are the published adjoint forms, conjugated at both ends because rules are bilinear (see `cutnn.tape`). In
+them a bar marks the cotangent: Ā belongs to A.
+
+The factors of `eigh`, `svd` and `eig` are determined only up to phases, and within an eigenspace up to a rotation;
+gradients mean something for functions that do not depend on that choice. Where two eigenvalues or singular values
+meet, the derivative of their vectors does not exist: the share of the pair, 1/(λ_j - λ_i), counts as 0, so that
+gradients stay finite. They are then still exact for functions of the values that treat equal ones alike (sums,
+nuclear norms) and for the polar factor U @ Vh.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from cutnn.array._define import fit
+from cutnn.array._products import adjoint, from_diagonal, inv, solve
+from cutnn.array.elementwise import conj, real, where
+from cutnn.array.manipulation import concat, reshape
+from cutnn.device import namespace
+from cutnn.tape import NotDifferentiableError, Traced, constant, primitive
+
+# ------------------------------------------------------------------------------------------------- cholesky
+
+
+def _cholesky_rule(g: Any, ans: Any, upper: bool) -> Any:
+    """Ā = L⁻ᴴ sym(Φ(Lᴴ L̄)) L⁻¹, with Φ the lower triangle and half the diagonal (Murray 2016, arXiv 1602.07527)."""
+    lower, lower_bar = (adjoint(ans), g.mT) if upper else (ans, conj(g))
+    phi = adjoint(lower) @ (lower_bar * _lower_half(lower, 1.0)) * _lower_half(lower, 0.5)
+    inverse = inv(lower)
+    return conj(adjoint(inverse) @ (phi + adjoint(phi)) @ inverse) / 2
+
+
+@primitive(x=_cholesky_rule)
+def cholesky(x: Any, /, *, upper: bool = False) -> Any:
+    """cholesky(x, /, *, upper=False) of the Python array API standard: the L with L @ Lᴴ = x, or U with Uᴴ @ U = x.
+
+    x is Hermitian and positive definite, only one triangle of it is read, and its gradient is Hermitian. Raises
+    LinAlgError on NumPy where x is not positive definite.
+
+    >>> import cutnn as ct
+    >>> ct.linalg.cholesky(ct.asarray([[4.0, 2.0], [2.0, 5.0]]))
+    array([[2., 0.],
+           [1., 2.]])
+    """
+    return namespace(x).linalg.cholesky(x, upper=upper)
+
+
+# ------------------------------------------------------------------------------------------------------- qr
+
+
+def _qr_rule(g: Any, ans: Any, x: Any, mode: str) -> Any:
+    """The rule for a tall matrix (Walter and Lehmann 2013); a wide one is [Y | Z] with Y = Q U, Z = Q V."""
+    q, r = ans
+    rows, columns = x.shape[-2:]
+    if mode == "complete" and rows > columns:
+        raise NotDifferentiableError(
+            f"qr of a tall matrix (here {rows} by {columns}) has no gradient in mode 'complete', since its further "
+            "columns of Q are arbitrary; use mode='reduced'"
+        )
+    q_bar, r_bar = (None if part is None else conj(part) for part in g)
+    if columns <= rows:
+        return conj(_tall_qr_rule(q, r, q_bar, r_bar))
+    left, right_bar = slice(0, rows), None
+    if r_bar is not None:
+        right_bar = r_bar[..., rows:]
+        r_bar = r_bar[..., left]
+        share = x[..., rows:] @ adjoint(right_bar)
+        q_bar = share if q_bar is None else q_bar + share
+    x_bar = _tall_qr_rule(q, r[..., left], q_bar, r_bar)
+    rest = 0 * x[..., rows:] if right_bar is None else q @ right_bar
+    return conj(concat([x_bar, rest], axis=-1))
+
+
+def _tall_qr_rule(q: Any, r: Any, q_bar: Any, r_bar: Any) -> Any:
+    """Ā = (Q̄ + Q copy(R̄ Rᴴ - Qᴴ Q̄)) R⁻ᴴ, where copy makes a matrix Hermitian from its upper triangle."""
+    upper_half = _lower_half(r, 0.5).mT
+    inner = 0 if r_bar is None else (r_bar * _lower_half(r, 1.0).mT) @ adjoint(r)
+    if q_bar is not None:
+        inner = inner - adjoint(q) @ q_bar
+    inner = inner * upper_half
+    total = q @ (inner + adjoint(inner))
+    return adjoint(solve(r, adjoint(total if q_bar is None else total + q_bar)))
+
+
+@primitive(x=_qr_rule)
+def qr(x: Any, /, *, mode: str = "reduced") -> Any:
+    """qr(x, /, *, mode="reduced") of the Python array API standard: x = Q @ R, returned as (Q, R).
+
+    The gradient needs full rank (NumPy raises LinAlgError where R is exactly singular), for a wide matrix of its
+    leading square; in mode "complete" that of a tall matrix raises NotDifferentiableError.
+    """
+    return namespace(x).linalg.qr(x, mode=mode)
+
+
+# ----------------------------------------------------------------------------------------------- eigenvalues
+
+
+def _eigh_rule(g: Any, ans: Any) -> Any:
+    """Ā = V (diag(w̄) + F ∘ skew(Vᴴ V̄)) Vᴴ, F_ij = 1/(w_j - w_i) (Giles 2008, made Hermitian)."""
+    w, v = ans
+    w_bar, v_bar = g
+    total = 0 if w_bar is None else v * _row(w_bar)
+    if v_bar is not None:
+        inner = adjoint(v) @ conj(v_bar)
+        total = total + v @ (_reciprocal(_row(w) - _column(w), w) * (inner - adjoint(inner)) / 2)
+    return conj(total @ adjoint(v))
+
+
+@primitive(x=_eigh_rule)
+def eigh(x: Any, /) -> Any:
+    """eigh(x, /) of the Python array API standard: x @ V = V @ diag(w) for Hermitian x, as (w, V), w ascending.
+
+    Only one triangle of x is read, and its gradient is Hermitian. Where eigenvalues are equal, see the top of this
+    file: gradients are finite.
+    """
+    return namespace(x).linalg.eigh(x)
+
+
+def eigvalsh(x: Any, /) -> Any:
+    """eigvalsh(x, /) of the Python array API standard: the eigenvalues of a Hermitian matrix, ascending.
+
+    >>> import cutnn as ct
+    >>> ct.linalg.eigvalsh(ct.asarray([[0.0, 2.0], [2.0, 0.0]]))
+    array([-2.,  2.])
+    """
+    return eigh(x)[0] if type(x) is Traced else namespace(x).linalg.eigvalsh(x)
+
+
+class EigResult(NamedTuple):
+    """Eigenvalues and eigenvectors of a general matrix, both complex."""
+
+    eigenvalues: Any
+    eigenvectors: Any
+
+
+def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
+    """Ā = V⁻ᴴ (diag(w̄) + conj(F) ∘ (Vᴴ V̄ - Vᴴ V diag(Re Vᴴ V̄))) Vᴴ, for vectors of norm 1 (Boeddeker 2017)."""
+    w, v = ans
+    w_bar, v_bar = g
+    inner = 0 if w_bar is None else from_diagonal(conj(w_bar), w.shape[-1], w.shape[-1], 0)
+    if v_bar is not None:
+        v_bar = conj(v_bar)
+        lengths = real(conj(v) * v_bar).sum(axis=-2)
+        inner = inner + _reciprocal(conj(_row(w) - _column(w)), w) * (adjoint(v) @ (v_bar - v * _row(lengths)))
+    return fit(conj(solve(adjoint(v), inner @ adjoint(v))), x.shape, x.dtype)
+
+
+@primitive(x=_eig_rule)
+def eig(x: Any, /) -> Any:
+    """The eigenvalues w and eigenvectors V, of norm 1, of general matrices: x @ V = V @ diag(w), as (w, V).
+
+    Both are complex. The gradient needs a diagonalisable matrix: NumPy raises LinAlgError where V is exactly
+    singular. As in version 2025.12 of the Python array API standard.
+    """
+    xp = namespace(x)
+    w, v = xp.linalg.eig(x)
+    dtype = xp.result_type(x.dtype, xp.complex64)
+    return EigResult(w.astype(dtype, copy=False), v.astype(dtype, copy=False))
+
+
+def eigvals(x: Any, /) -> Any:
+    """The eigenvalues, complex, of general matrices, as in version 2025.12 of the Python array API standard."""
+    return eig(x)[0]
+
+
+# ------------------------------------------------------------------------------------------- singular values
+
+
+def _svd_rule(g: Any, ans: Any, full_matrices: bool) -> Any:
+    """Ā = (U (diag(s̄) + M) + (1 - U Uᴴ) Ū S⁻¹) Vᴴ + U S⁻¹ V̄ᴴ (1 - V Vᴴ), after Wan and Zhang 2019, arXiv 1909.02659.
+
+    With X = skew(Uᴴ Ū) and Y = skew(Vᴴ V̄), their M_ij = (X_ij s_j + s_i Y_ij) / (s_j² - s_i²), and its phase term on
+    the diagonal, are ½ (X + Y)_ij / (s_j - s_i) + ½ (X - Y)_ij / (s_j + s_i): here only the first meets equal
+    singular values, and only when the function depends on the choice of vectors is X + Y not 0 there.
+    """
+    u, s, vh = ans
+    u_bar, s_bar, vh_bar = g
+    rows, columns, count = u.shape[-2], vh.shape[-1], s.shape[-1]
+    if full_matrices and rows != columns:
+        if u_bar is not None or vh_bar is not None:
+            raise NotDifferentiableError(
+                f"svd of a matrix that is not square (here {rows} by {columns}) has no gradient of U and Vh with "
+                "full_matrices=True, since their further vectors are arbitrary; use full_matrices=False"
+            )
+        u, vh = u[..., :count], vh[..., :count, :]
+    total = 0 if s_bar is None else u * _row(s_bar)
+    x = y = rest = 0
+    if u_bar is not None:
+        u_bar = conj(u_bar)
+        inner = adjoint(u) @ u_bar
+        x = inner - adjoint(inner)
+        if rows > count:
+            total = total + (u_bar - u @ inner) * _row(_reciprocal(s, s))
+    if vh_bar is not None:
+        vh_bar = conj(vh_bar)
+        inner = vh_bar @ adjoint(vh)
+        y = adjoint(inner) - inner
+        if columns > count:
+            rest = (u * _row(_reciprocal(s, s))) @ (vh_bar - inner @ vh)
+    if u_bar is not None or vh_bar is not None:
+        apart, together = _reciprocal(_row(s) - _column(s), s), _reciprocal(_row(s) + _column(s), s)
+        total = total + u @ ((x + y) * apart + (x - y) * together) / 2
+    return conj(total @ vh + rest)
+
+
+@primitive(x=_svd_rule)
+def svd(x: Any, /, *, full_matrices: bool = True) -> Any:
+    """svd(x, /, *, full_matrices=True) of the Python array API standard: x = U @ diag(S) @ Vh, as (U, S, Vh).
+
+    S falls. Where singular values are equal, see the top of this file; where they are 0, 1/S counts as 0: gradients
+    are finite. With full_matrices only square matrices have a gradient of U and Vh (NotDifferentiableError).
+
+    >>> import cutnn as ct
+    >>> U, S, Vh = ct.linalg.svd(ct.ones((4, 2)), full_matrices=False)
+    >>> U.shape, S.shape, Vh.shape
+    ((4, 2), (2,), (2, 2))
+    """
+    return namespace(x).linalg.svd(x, full_matrices=full_matrices)
+
+
+def svdvals(x: Any, /) -> Any:
+    """svdvals(x, /) of the Python array API standard: the singular values, falling.
+
+    The gradient of one that is 0 (to working precision) is 0, so that of the nuclear norm has least norm.
+
+    >>> import cutnn as ct
+    >>> ct.grad(lambda x: ct.sum(ct.linalg.svdvals(x)))(ct.eye(2))
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    if type(x) is not Traced:
+        return namespace(x).linalg.svdvals(x)
+    return _nonnegative(svd(x, full_matrices=False)[1])
+
+
+@primitive(s=lambda g, s: where(_is_negligible(s, s), 0, g))
+def _nonnegative(s: Any) -> Any:
+    return s
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+def _row(x: Any) -> Any:
+    return reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
+
+
+def _column(x: Any) -> Any:
+    return reshape(x, (*x.shape, 1))
+
+
+def _reciprocal(x: Any, values: Any) -> Any:
+    """1/x, and 0 where x is 0 to the precision of eigenvalues or singular values."""
+    zero = _is_negligible(x, values)
+    return where(zero, 0, 1 / where(zero, 1, x))
+
+
+@constant
+def _is_negligible(x: Any, values: Any) -> Any:
+    """Whether |x| is no more than the rounding errors of `values`, (*batch, n), which the decomposition makes."""
+    xp = namespace(x, values)
+    bound = 10 * xp.finfo(values.dtype).eps * xp.abs(values).sum(axis=-1)
+    return xp.abs(x) <= bound.reshape((*bound.shape, *[1] * (x.ndim - bound.ndim)))
+
+
+@constant
+def _lower_half(x: Any, diagonal: float) -> Any:
+    """A mask of the lower triangle with this value on the diagonal, for square matrices like x."""
+    xp = namespace(x)
+    n = x.shape[-1]
+    ones = xp.ones((n, n), dtype=x.real.dtype)
+    return xp.tril(ones) - (1 - diagonal) * xp.eye(n, dtype=x.real.dtype)

@@ -1,0 +1,21 @@
+"""Tensor neural networks: modules that are pytrees, layers, losses, initialisers."""
+
+from cutnn.nn import initializers
+from cutnn.nn._module import Module, count_parameters, static
+from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
+from cutnn.nn.losses import CrossEntropy, MeanSquaredError, TubalCrossEntropy, tubal_softmax
+
+__all__ = [
+    "CrossEntropy",
+    "Dense",
+    "MeanSquaredError",
+    "Module",
+    "Sequential",
+    "TLinear",
+    "TubalCrossEntropy",
+    "Unfold",
+    "count_parameters",
+    "initializers",
+    "static",
+    "tubal_softmax",
+]

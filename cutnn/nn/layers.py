@@ -1,0 +1,210 @@
+"""Layers: t-linear, dense, sequences of layers, and unfolding.
+
+Layers map faces-first tensors: lateral slices are samples, so `(n, in, N)` becomes `(n, out, N)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optree
+
+from cutnn import array as ct
+from cutnn.algebra import plain
+from cutnn.device import to_device
+from cutnn.nn._module import Module, static
+from cutnn.nn.initializers import Initializer, transform_aware
+
+__all__ = ["Dense", "Sequential", "TLinear", "Unfold"]
+
+Activation = Callable[[Any], Any]
+
+
+class TLinear(Module):
+    """A t-linear layer, Y = σ(W ★ X + B): `(n, n_in, N)` to `(n, n_out, N)`.
+
+    `weight` is `(n, n_out, n_in)`, `bias` `(n, n_out, 1)` or None, broadcast over samples; an algebra of
+    order p has more tube axes in the place of n. σ acts on the entries of the spatial domain; None leaves
+    them. `init` is one of `nn.initializers`, `seed` an integer or a NumPy generator. Calls raise ValueError
+    for a shape that does not fit and TypeError for a dtype that is not the weight's. (Newman et al. 2024.)
+
+    >>> import numpy as np
+    >>> from cutnn import algebra, nn
+    >>> layer = nn.TLinear(algebra.dct(4), 3, 2, activation=np.tanh, seed=0)
+    >>> layer(np.ones((4, 3, 5), dtype=np.float32)).shape
+    (4, 2, 5)
+    """
+
+    star: Any = static()
+    n_in: int = static()
+    n_out: int = static()
+    activation: Activation | None = static()
+    weight: Any
+    bias: Any
+
+    def __init__(
+        self,
+        star: Any,
+        n_in: int,
+        n_out: int,
+        activation: Activation | None = None,
+        bias: bool = True,
+        init: Initializer = transform_aware,
+        dtype: Any = np.float32,
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        if min(n_in, n_out) < 1:
+            raise ValueError(f"{type(self).__name__}: sizes must be at least 1, and are {n_in} → {n_out}")
+        dtype = np.dtype(dtype)
+        if dtype.kind not in "fc":
+            raise TypeError(f"{type(self).__name__}: weights are float or complex, and dtype is {dtype}")
+        self.star = star
+        self.n_in = n_in
+        self.n_out = n_out
+        self.activation = activation
+        weight, start = init(star, n_in, n_out, np.random.default_rng(seed))
+        self.weight = to_device(np.ascontiguousarray(weight, dtype=dtype))
+        self.bias = to_device(np.ascontiguousarray(start, dtype=dtype)) if bias else None
+
+    def __call__(self, X: Any) -> Any:
+        _check_input(self, X)
+        Y = self.star(self.weight, X)
+        if self.bias is not None:
+            Y = Y + self.bias
+        return Y if self.activation is None else self.activation(Y)
+
+    def _summary(self) -> str:
+        parts = [] if isinstance(self, Dense) else [repr(self.star)]
+        parts.append(f"{self.n_in} → {self.n_out}")
+        if self.activation is not None:
+            parts.append(getattr(self.activation, "__name__", repr(self.activation)))
+        if self.bias is None:
+            parts.append("no bias")
+        return ", ".join(parts)
+
+
+class Dense(TLinear):
+    """The t-linear layer without tube axes: an ordinary one, Y = σ(W X + b), `(n_in, N)` to `(n_out, N)`.
+
+    `weight` is `(n_out, n_in)`, `bias` `(n_out, 1)`; both start uniform in ±1/√n_in, as PyTorch's do.
+
+    >>> import numpy as np
+    >>> from cutnn import nn
+    >>> nn.Dense(3, 2, seed=0)(np.ones((3, 5), dtype=np.float32)).shape
+    (2, 5)
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        activation: Activation | None = None,
+        bias: bool = True,
+        init: Initializer = transform_aware,
+        dtype: Any = np.float32,
+        seed: int | np.random.Generator | None = None,
+    ) -> None:
+        super().__init__(plain(), n_in, n_out, activation, bias, init, dtype, seed)
+
+
+class Unfold(Module):
+    """Every lateral slice as one vector: `(n, p, N)` to `(n·p, N)`, for a dense layer.
+
+    Entry k·p + i of the vector is row i of face k; further tube axes likewise, in the order of the array. A
+    matrix stays as it is.
+
+    >>> import numpy as np
+    >>> Unfold()(np.zeros((4, 3, 5))).shape
+    (12, 5)
+    """
+
+    def __call__(self, X: Any) -> Any:
+        if X.ndim < 2:
+            raise ValueError(f"Unfold: expected a tensor (n, p, N), and received shape {tuple(X.shape)}")
+        return ct.reshape(X, (math.prod(X.shape[:-1]), X.shape[-1]))
+
+
+class Sequential(Module):
+    """Layers one after the other; any function of one array may be a layer.
+
+    >>> from cutnn import algebra, nn
+    >>> nn.Sequential(nn.TLinear(algebra.dct(28), 28, 28), nn.Unfold(), nn.Dense(784, 10))
+    Sequential(), 30,586 parameters
+      layers[0]: TLinear(dct(28), 28 → 28), 22,736
+      layers[1]: Unfold(), 0
+      layers[2]: Dense(784 → 10), 7,850
+    """
+
+    layers: tuple[Any, ...]
+
+    def __init__(self, *layers: Callable[[Any], Any]) -> None:
+        for position, layer in enumerate(layers):
+            if not callable(layer):
+                raise TypeError(
+                    f"Sequential: layer {position} is a {type(layer).__name__}, not a function of an array"
+                )
+        self.layers = tuple([_Function(x) if _is_leaf(x) else x for x in layers])
+
+    def __call__(self, X: Any) -> Any:
+        for layer in self.layers:
+            X = layer(X)
+        return X
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (x.function if type(x) is _Function else x for x in self.layers)
+
+    def __getitem__(self, index: int) -> Any:
+        layer = self.layers[index]
+        return layer.function if type(layer) is _Function else layer
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+class _Function(Module):
+    """A function among modules: no leaf of the pytree, but part of its structure."""
+
+    function: Callable[[Any], Any] = static()
+
+    def __call__(self, X: Any) -> Any:
+        return self.function(X)
+
+
+def _is_leaf(x: Any) -> bool:
+    return optree.tree_structure(x, namespace="cutnn").is_leaf()
+
+
+def _check_input(layer: TLinear, X: Any) -> None:
+    """Raise where X is not what the layer takes; the message says what would fit."""
+    shape, dtype, weight = X.shape, X.dtype, layer.weight
+    tubes = tuple(layer.star.shape)
+    fitting = (*tubes, layer.n_in)
+    if shape[-1 - len(fitting) : -1] != fitting:
+        wanted = ", ".join(map(str, (*fitting, "N")))
+        message = (
+            f"{type(layer).__name__}({layer._summary()}) has a weight of shape {tuple(weight.shape)} and "
+            f"received shape {tuple(shape)}; what fits is ({wanted}): "
+            + ("tube axes, rows, N samples" if tubes else "rows, N samples")
+        )
+        if tubes and shape[1:] == fitting[::-1]:
+            message += ". This looks like a batch of images, samples first: data.to_tensor turns it"
+        elif not tubes and len(shape) > 2:
+            message += ". nn.Unfold() before it turns a tensor into a matrix"
+        raise ValueError(message)
+    if dtype != weight.dtype and not _same_precision(dtype, weight.dtype):
+        raise TypeError(
+            f"{type(layer).__name__}({layer._summary()}) has weights of {weight.dtype} and received {dtype}; "
+            f"convert the input with ct.astype(X, ct.{weight.dtype})"
+            + (f", or make the layer with dtype=ct.{dtype}" if dtype.kind in "fc" else "")
+        )
+
+
+def _same_precision(a: Any, b: Any) -> bool:
+    """Whether one of two float dtypes is the complex form of the other."""
+    return {a, b} in ({np.dtype("f4"), np.dtype("c8")}, {np.dtype("f8"), np.dtype("c16")})

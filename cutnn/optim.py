@@ -1,0 +1,428 @@
+"""Optimizers that update a model's arrays in place, and schedules of their learning rate.
+
+A step reads each gradient once and touches the memory of each weight and moment once. The moments of all
+leaves of a dtype lie in one flat buffer, cut into blocks that fit the cache: on the CPU all passes of a rule
+run over a block before the next, and the leaves that share a block are gathered first, so small models cost
+one block. On the GPU the rule is one kernel a leaf.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import optree
+
+from cutnn.device import namespace
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "Schedule", "cosine", "step_decay", "warmup"]
+
+Schedule = Callable[[int], float]
+"""From the number of steps made so far to a learning rate."""
+
+_BLOCK = 32768
+"""Entries a block. Adam over 1.2 M float32 weights: 3.5 ms in blocks of 4096, 2.0 ms here."""
+
+
+class Optimizer:
+    """What the optimizers share: the leaves of the model, weight decay, clipping, blocks and state.
+
+    `lr` is a number or a schedule, called with the number of steps made. `clip` bounds the Euclidean norm of
+    the whole gradient, before the weight decay is added. Raises ValueError for a model without arrays, for a
+    leaf that cannot be updated in place, and for settings out of range.
+    """
+
+    _moments: tuple[str, ...] = ()
+    _decoupled: ClassVar[bool] = False  # the weight decay acts on the weights, not through the gradient
+    _kernel: tuple[
+        str, str, str
+    ]  # numbers, moments and body of the GPU kernel; d is the gradient, p the weight
+
+    def __init__(self, model: Any, lr: float | Schedule, weight_decay: float, clip: float | None) -> None:
+        _at_least_zero(weight_decay=weight_decay, clip=clip, lr=0.0 if callable(lr) else lr)
+        self.model = model
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.clip = clip
+        self.steps = 0
+        leaves, self._tree = optree.tree_flatten(model, namespace="cutnn")
+        names = [".".join(map(str, path)) for path in self._tree.paths()]
+        _check_leaves(type(self).__name__, leaves, names)
+        self._names = names
+        self._leaves = leaves
+        self._groups = [
+            _Group([i for i, leaf in enumerate(leaves) if _real(leaf.dtype) == dtype], leaves, self._moments)
+            for dtype in dict.fromkeys(_real(leaf.dtype) for leaf in leaves)
+        ]
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.lr(self.steps) if callable(self.lr) else self.lr
+
+    def step(self, grads: Any) -> None:
+        """Update the model's arrays in place, given the gradient in the model's own structure.
+
+        Raises TypeError where the structure differs, ValueError where a shape does.
+        """
+        gradients = self._matched(grads)
+        if any(a is not b for a, b in zip(self._leaves, self._matched(self.model), strict=True)):
+            self._adopt()
+        scale = None if self.clip is None else _clip_scale(gradients, self.clip)
+        numbers = self._numbers(self.learning_rate, self.steps + 1)
+        for group in self._groups:
+            update = self._on_cpu if group.xp is np else self._on_gpu
+            update(group, [_flat(gradients[i]) for i in group.members], scale, numbers)
+        self.steps += 1
+
+    def state(self) -> dict[str, Any]:
+        """The steps made and the moments, as arrays that can be saved; copies."""
+        moments = {f"{name}.{g.dtype}": m.copy() for g in self._groups for name, m in g.moments.items()}
+        return {"steps": np.asarray(self.steps), **moments}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()` of the same optimizer for the same model."""
+        own = {f"{name}.{g.dtype}": m for g in self._groups for name, m in g.moments.items()}
+        shapes, theirs = ({k: a.shape for k, a in d.items()} for d in (own | {"steps": np.asarray(0)}, state))
+        if shapes != theirs:
+            raise ValueError(f"{type(self).__name__}: the state has {theirs}, this optimizer {shapes}")
+        self.steps = int(state["steps"])
+        for name, moment in own.items():
+            moment[...] = namespace(moment).asarray(state[name])
+
+    # ------------------------------------------------------------------------------------ what a rule defines
+
+    def _numbers(self, lr: float, step: int) -> tuple[float, ...]:
+        """The numbers of step `step`, counted from 1, that the rule and its kernel take."""
+        raise NotImplementedError
+
+    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
+        """Write to `out` what the weights lose, and update the moments; `g` stays as it is."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------------ helpers
+
+    def _matched(self, tree: Any) -> list[Any]:
+        leaves, structure = optree.tree_flatten(tree, namespace="cutnn")
+        if structure != self._tree:
+            raise TypeError(
+                f"{type(self).__name__} was made for a model of structure {self._tree}; it received "
+                f"{structure}. Give step the gradient of that model, as ct.grad returns it"
+            )
+        for name, leaf, own in zip(self._names, leaves, self._leaves, strict=True):
+            if leaf.shape != own.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} has shape {own.shape}, but its gradient or new value has "
+                    f"shape {leaf.shape}"
+                )
+        return leaves
+
+    def _adopt(self) -> None:
+        """Follow a model whose arrays were replaced by others."""
+        leaves = optree.tree_leaves(self.model, namespace="cutnn")
+        _check_leaves(type(self).__name__, leaves, self._names)
+        for group in self._groups:
+            group.adopt(leaves)
+        self._leaves = leaves
+
+    def _on_cpu(self, group: _Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
+        lr = numbers[0]
+        for size, pieces, moments in group.blocks:
+            gathered, out, other = (s[:size] for s in group.scratch)
+            if len(pieces) == 1:
+                ((leaf, start, stop, p),) = pieces
+                g = gradients[leaf][start:stop]
+            else:
+                g = np.concatenate([gradients[leaf][a:b] for leaf, a, b, _ in pieces], out=gathered)
+            if scale is not None:
+                g = np.multiply(g, scale, out=gathered)
+            if self.weight_decay:
+                if len(pieces) > 1:
+                    p = np.concatenate([p for _, _, _, p in pieces], out=other)
+                if not self._decoupled:
+                    np.multiply(p, self.weight_decay, out=other)
+                    g = np.add(g, other, out=gathered)
+            self._rule(numbers, g, out, *moments)
+            if self.weight_decay and self._decoupled:
+                np.multiply(p, lr * self.weight_decay, out=other)
+                np.add(out, other, out=out)
+            begin = 0
+            for _, start, stop, p in pieces:
+                end = begin + stop - start
+                np.subtract(p, out[begin:end], out=p)
+                begin = end
+
+    def _on_gpu(self, group: _Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
+        kernel = _compiled(group.xp, *self._kernel)
+        decay = (0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)
+        for g, p, moments in zip(gradients, group.flats, group.parts, strict=True):
+            kernel(g, 1.0 if scale is None else scale, *decay, *numbers, p, *moments)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum μ: m ← μ m + g, then w ← w − lr m.
+
+    With `nesterov` w ← w − lr (g + μ m). `weight_decay` is added to the gradient: g + weight_decay · w, as
+    PyTorch does it.
+
+    >>> import cutnn as ct
+    >>> w = ct.asarray([1.0, 2.0])
+    >>> SGD(w, lr=0.5).step(ct.asarray([1.0, 1.0]))
+    >>> w
+    array([0.5, 1.5])
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        lr: float | Schedule,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+    ) -> None:
+        _at_least_zero(momentum=momentum)
+        if nesterov and not momentum:
+            raise ValueError("SGD: nesterov needs a momentum above 0")
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self._moments = ("momentum",) if momentum else ()
+        descent = "d + mu * m" if nesterov else "m"
+        self._kernel = (
+            "T lr, T mu",
+            "T m" if momentum else "",
+            f"m = mu * m + d; p -= lr * ({descent});" if momentum else "p -= lr * d;",
+        )
+        super().__init__(model, lr, weight_decay, clip)
+
+    def _numbers(self, lr: float, step: int) -> tuple[float, ...]:
+        return lr, self.momentum
+
+    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
+        lr, mu = numbers
+        for m in moments:
+            np.multiply(m, mu, out=m)
+            np.add(m, g, out=m)
+            if self.nesterov:
+                np.multiply(m, mu, out=out)
+                g = np.add(out, g, out=out)
+            else:
+                g = m
+        np.multiply(g, lr, out=out)
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015, algorithm 1). `weight_decay` is added to the gradient, as PyTorch does it.
+
+    The moments are kept as plain sums, m ← β₁ m + g and v ← β₂ v + g², two passes fewer than means; the
+    factors 1 − β and the bias corrections are numbers of the step.
+
+    >>> import cutnn as ct
+    >>> w = ct.asarray([1.0, 2.0])
+    >>> Adam(w, lr=0.5).step(ct.asarray([3.0, -4.0]))
+    >>> w
+    array([0.5, 2.5])
+    """
+
+    _moments = ("first", "second")
+    _kernel = (
+        "T lr, T b1, T b2, T rate, T eps",
+        "T m, T v",
+        "m = b1 * m + d; v = b2 * v + d * d; p -= rate * m / (sqrt(v) + eps);",
+    )
+
+    def __init__(
+        self,
+        model: Any,
+        lr: float | Schedule = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip: float | None = None,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{type(self).__name__}: betas must lie in [0, 1), and are {betas}")
+        _at_least_zero(eps=eps)
+        self.betas = betas
+        self.eps = eps
+        super().__init__(model, lr, weight_decay, clip)
+
+    def _numbers(self, lr: float, step: int) -> tuple[float, ...]:
+        b1, b2 = self.betas
+        first = (1 - b1) / (1 - b1**step)
+        second = math.sqrt((1 - b2) / (1 - b2**step))
+        return lr, b1, b2, lr * first / second, self.eps / second
+
+    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
+        _, b1, b2, rate, eps = numbers
+        m, v = moments
+        np.multiply(m, b1, out=m)
+        np.add(m, g, out=m)
+        np.multiply(g, g, out=out)
+        np.multiply(v, b2, out=v)
+        np.add(v, out, out=v)
+        np.sqrt(v, out=out)
+        np.add(out, eps, out=out)
+        np.divide(m, out, out=out)
+        np.multiply(out, rate, out=out)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): w also loses lr · weight_decay · w."""
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        model: Any,
+        lr: float | Schedule = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(model, lr, betas, eps, weight_decay, clip)
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+
+def step_decay(lr: float | Schedule, every: int, factor: float) -> Schedule:
+    """The learning rate times `factor` after each `every` steps; `lr` may itself be a schedule, as below.
+
+    >>> rate = step_decay(1e-2, every=100, factor=0.5)
+    >>> rate(99), rate(100)
+    (0.01, 0.005)
+    """
+    _at_least_one(every=every)
+    return lambda step: _at(lr, step) * factor ** (step // every)
+
+
+def cosine(lr: float | Schedule, steps: int, floor: float = 0.0) -> Schedule:
+    """Half a cosine from the learning rate to `floor` times it over `steps` steps, and constant after.
+
+    >>> rate = cosine(1e-2, steps=100)
+    >>> rate(0), rate(50), rate(100)
+    (0.01, 0.005, 0.0)
+    """
+    _at_least_one(steps=steps)
+    return lambda step: (
+        _at(lr, step) * (floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1))))
+    )
+
+
+def warmup(lr: float | Schedule, steps: int) -> Schedule:
+    """A linear start: step k of the first `steps`, counted from 1, has k / steps of the learning rate.
+
+    >>> rate = warmup(step_decay(1e-2, every=100, factor=0.1), steps=4)
+    >>> rate(0), rate(3), rate(100)
+    (0.0025, 0.01, 0.001)
+    """
+    _at_least_one(steps=steps)
+    return lambda step: _at(lr, step) * min(1.0, (step + 1) / steps)
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+class _Group:
+    """The leaves of one real dtype, one behind the other in flat buffers; complex leaves count as pairs."""
+
+    def __init__(self, members: list[int], leaves: list[Any], moments: tuple[str, ...]) -> None:
+        self.members = members
+        self.xp = namespace(*(leaves[i] for i in members))
+        self.dtype = _real(leaves[members[0]].dtype)
+        size = sum(_flat(leaves[i]).size for i in members)
+        self.moments = {name: self.xp.zeros(size, dtype=self.dtype) for name in moments}
+        self.scratch = [np.empty(min(size, _BLOCK), self.dtype) for _ in range(3)] if self.xp is np else []
+        self.adopt(leaves)
+
+    def adopt(self, leaves: list[Any]) -> None:
+        self.flats = [_flat(leaves[i]) for i in self.members]
+        starts = [0]
+        for flat in self.flats:
+            starts.append(starts[-1] + flat.size)
+        moments = self.moments.values()
+        self.parts = [[m[a:b] for m in moments] for a, b in zip(starts, starts[1:], strict=False)]
+        # A block: its size, (leaf, start, stop, view) of each part of a leaf in it, its part of each moment.
+        self.blocks = []
+        for begin in range(0, starts[-1], _BLOCK):
+            end = min(begin + _BLOCK, starts[-1])
+            pieces = []
+            for i, flat in enumerate(self.flats):
+                a, b = max(begin, starts[i]) - starts[i], min(end, starts[i + 1]) - starts[i]
+                if a < b:
+                    pieces.append((i, a, b, flat[a:b]))
+            self.blocks.append((end - begin, pieces, [m[begin:end] for m in moments]))
+
+
+@functools.cache
+def _compiled(xp: Any, numbers: str, moments: str, body: str) -> Any:
+    return xp.ElementwiseKernel(
+        f"T g, float64 scale, T decay, T shrink, {numbers}",
+        f"T p, {moments}" if moments else "T p",
+        f"const T d = g * (T)scale + decay * p; p -= lr * shrink * p; {body}",
+        "cutnn_optimizer",
+    )
+
+
+def _clip_scale(gradients: list[Any], clip: float) -> Any:
+    """What the gradients are multiplied by so that their joint norm is at most `clip`."""
+    xp = namespace(*gradients)
+    flats = [_flat(g) for g in gradients]
+    if xp is np:
+        norm = math.sqrt(sum(float(np.dot(g, g)) for g in flats))
+        return None if norm <= clip else clip / norm
+    norm = xp.sqrt(sum(xp.sum(g * g).astype("float64") for g in flats))
+    return xp.minimum(clip / xp.maximum(norm, 1e-300), 1.0)  # stays on the GPU: no wait
+
+
+def _check_leaves(who: str, leaves: list[Any], names: list[str]) -> None:
+    if not leaves:
+        raise ValueError(f"{who}: the model has no arrays to train")
+    for i, (leaf, name) in enumerate(zip(leaves, names, strict=True)):
+        kind = getattr(getattr(leaf, "dtype", None), "kind", "?")
+        if kind not in "fc":
+            what = f"an array of {leaf.dtype}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+            raise ValueError(
+                f"{who}: {name or 'the model'} is {what}; trained leaves are float or complex arrays, "
+                "and everything else is declared static (nn.static())"
+            )
+        if not leaf.flags.c_contiguous or not getattr(leaf.flags, "writeable", True):
+            raise ValueError(
+                f"{who}: {name or 'the model'} cannot be updated in place; give the model a copy"
+            )
+        if any(leaf is other for other in leaves[:i]):
+            raise ValueError(
+                f"{who}: {name} is the same array as an earlier leaf; give each leaf its own array"
+            )
+
+
+def _flat(x: Any) -> Any:
+    """x in one dimension, its complex numbers as pairs; a view where x is contiguous."""
+    flat = x.reshape(-1)
+    return flat.view(_real(flat.dtype)) if flat.dtype.kind == "c" else flat
+
+
+@functools.cache
+def _real(dtype: Any) -> Any:
+    return np.empty(0, dtype).real.dtype
+
+
+def _at(lr: float | Schedule, step: int) -> float:
+    return lr(step) if callable(lr) else lr
+
+
+def _at_least_zero(**settings: float | None) -> None:
+    for name, value in settings.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name} must be 0 or more, and is {value}")
+
+
+def _at_least_one(**settings: int) -> None:
+    for name, value in settings.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, and is {value}")

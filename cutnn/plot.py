@@ -1,0 +1,186 @@
+"""Pictures: faces, class tubes, training curves, and the layout of a tensor. Needs matplotlib.
+
+Each function returns a matplotlib `Figure` that belongs to no window; `figure.savefig("name.png")` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutnn.device import to_host
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK = "#20323f"
+_PALE = "#dfe7ec"
+_COLOURS = ("#0b6e99", "#d1495b", "#edae49", "#66a182", "#8d5a97", "#5f6b73")
+
+
+def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
+    """The faces of a tensor `(n, l, m)`, each as an image on one common grey scale.
+
+    >>> len(faces(np.zeros((3, 4, 5))).axes)
+    3
+    """
+    A = np.real(to_host(A))
+    if A.ndim != 3:
+        raise ValueError(f"plot.faces draws one tensor of shape (n, l, m), not {A.shape}; pick one of a batch")
+    rows = -(-len(A) // columns)
+    figure = _figure(1.3 * min(columns, len(A)), 1.5 * rows)
+    for k, face in enumerate(A):
+        ax = figure.add_subplot(rows, min(columns, len(A)), k + 1)
+        ax.imshow(face, cmap="gray", vmin=A.min(), vmax=A.max())
+        ax.set_title(titles[k] if titles else f"face {k}", fontsize=8)
+        ax.set_axis_off()
+    return figure
+
+
+def curves(histories: Mapping[str, Any], columns: Sequence[str] = ("train_loss", "validation_accuracy")) -> Figure:
+    """Columns of training histories against the epoch, one panel a column, one line a history.
+
+    A history is anything that answers history["epoch"] and history[column] with sequences.
+    """
+    figure = _figure(4.6 * len(columns), 3.4)
+    for k, column in enumerate(columns):
+        ax = figure.add_subplot(1, len(columns), k + 1)
+        for name, colour in zip(histories, _cycle(len(histories)), strict=True):
+            history = histories[name]
+            ax.plot(history["epoch"], history[column], label=name, color=colour, linewidth=1.6)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(column.replace("_", " "))
+        _plain(ax)
+    figure.axes[-1].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def class_tubes(
+    images: Any, tubes: Any, predicted: Sequence[Any], classes: Sequence[str], title: str = "class tubes"
+) -> Figure:
+    """Images beside their class tubes: what a tubal head says of each.
+
+    `images` is `(N, rows, columns)`, `tubes` is `(n, classes, N)` (the tubal softmax of the output, say), and
+    `predicted` holds N class indices. A row of the right-hand picture is the tube of one class.
+    """
+    images, tubes = to_host(images), np.real(to_host(tubes))
+    count = len(images)
+    figure = _figure(1.7 * count, 4.0)
+    limit = float(np.abs(tubes).max()) or 1.0
+    for s in range(count):
+        ax = figure.add_subplot(2, count, s + 1)
+        ax.imshow(images[s], cmap="gray_r")
+        ax.set_axis_off()
+        ax.set_title(f"predicted {classes[predicted[s]]}", fontsize=9)
+        ax = figure.add_subplot(2, count, count + s + 1)
+        drawn = ax.imshow(tubes[:, :, s].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        ax.set_yticks(range(len(classes)), classes if s == 0 else [""] * len(classes), fontsize=7)
+        ax.get_yticklabels()[int(predicted[s])].set_fontweight("bold")
+        ax.set_xlabel("along the tube", fontsize=8)
+    figure.axes[1].set_ylabel("class", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    figure.colorbar(drawn, ax=figure.axes[1::2], fraction=0.02, pad=0.02)
+    return figure
+
+
+def accuracy_against_parameters(points: Mapping[str, tuple[int, float]], ylabel: str = "test accuracy, %") -> Figure:
+    """One mark a network: its accuracy over its number of parameters, on a logarithmic axis."""
+    figure = _figure(5.4, 3.8)
+    ax = figure.add_subplot()
+    for (name, (parameters, accuracy)), colour in zip(points.items(), _cycle(len(points)), strict=True):
+        ax.scatter([parameters], [accuracy], s=70, color=colour, label=f"{name} ({parameters:,})", zorder=3)
+    ax.set_xscale("log")
+    ax.set_xlabel("parameters")
+    ax.set_ylabel(ylabel)
+    ax.grid(True, color=_PALE, zorder=0)
+    _plain(ax)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)
+    return figure
+
+
+def layout() -> Figure:
+    """A tensor's faces, tubes and lateral slices, in the literature's indices and in cutnn's (faces first)."""
+    n, l, m = 4, 5, 3  # noqa: E741  the letters of the literature
+    figure = _figure(10.5, 6.2)
+    grid = figure.add_gridspec(2, 3, height_ratios=(3.2, 1.5))
+    parts = (
+        ("frontal slice, or face", "A[:, :, k]", "A[k]", lambda k, i, j: k == 0),
+        ("tube", "A[i, j, :]", "A[:, i, j]", lambda k, i, j: (i, j) == (0, 2)),
+        ("lateral slice: one sample", "A[:, j, :]", "A[:, :, j]", lambda k, i, j: j == 2),
+    )
+    for column, (name, literature, ours, chosen) in enumerate(parts):
+        ax = figure.add_subplot(grid[0, column])
+        _draw_tensor(ax, (n, l, m), chosen, _COLOURS[column])
+        ax.set_title(name, fontsize=12, color=_INK)
+        for y, who, index, weight in ((-0.08, "literature", literature, "normal"), (-0.17, "cutnn", ours, "bold")):
+            caption = f"{who:12}{index}"
+            ax.text(0.12, y, caption, transform=ax.transAxes, family="monospace", weight=weight)
+    ax = figure.add_subplot(grid[1, :])
+    _draw_memory(ax, n, l, m)
+    return figure
+
+
+def _draw_tensor(ax: Axes, shape: tuple[int, int, int], chosen: Any, colour: str) -> None:
+    """The entries of a tensor as cells of faces that stand behind each other, front face last."""
+    n, l, m = shape  # noqa: E741
+    for k in reversed(range(n)):
+        for i in range(l):
+            for j in range(m):
+                x, y = j + 0.95 * k, -i + 0.62 * k
+                ax.fill(
+                    [x, x + 1, x + 1, x],
+                    [y, y, y - 1, y - 1],
+                    facecolor=colour if chosen(k, i, j) else "white",
+                    edgecolor=_INK,
+                    linewidth=0.7,
+                )
+    ax.annotate("rows l", (-0.35, -l / 2), ha="right", va="center", rotation=90, fontsize=9)
+    ax.annotate("columns m", (m / 2, -l - 0.4), ha="center", va="center", fontsize=9)
+    ax.annotate("tubes n", (m + 2.5, -l + 1.1), ha="left", va="center", rotation=33, fontsize=9)
+    ax.set_aspect("equal")
+    ax.margins(0.08)
+    ax.set_axis_off()
+
+
+def _draw_memory(ax: Axes, n: int, l: int, m: int) -> None:  # noqa: E741
+    """Two strips of memory: what lies next to what."""
+    cells = n * l * m
+    rows = (
+        ("tubes last", [p % n for p in range(cells)], "a tube lies together: each face is strided"),
+        ("faces first", [p // (l * m) for p in range(cells)], "a face lies together: A @ B is the facewise product"),
+    )
+    for row, (name, face_of, why) in enumerate(rows):
+        y = -2.2 * row
+        for p, k in enumerate(face_of):
+            ax.fill([p, p + 1, p + 1, p], [y, y, y + 1, y + 1], color=_shade(k, n), ec="white", linewidth=0.4)
+        ax.text(-0.8, y + 0.5, name, ha="right", va="center", fontsize=10, weight="bold" if row else "normal")
+        ax.text(cells / 2, y - 0.55, why, ha="center", va="center", fontsize=9, color=_INK)
+    ax.text(cells + 0.8, 0.5, "memory order;\na colour is a face", va="center", fontsize=8, color=_INK)
+    ax.set_xlim(-9, cells + 11)
+    ax.set_axis_off()
+
+
+def _shade(k: int, n: int) -> tuple[float, float, float]:
+    dark, pale = np.asarray((11, 110, 153)) / 255, np.asarray((205, 226, 235)) / 255
+    red, green, blue = dark + (pale - dark) * (k / max(n - 1, 1))
+    return float(red), float(green), float(blue)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'cutnn[examples]'") from None
+    return Figure(figsize=(width, height), dpi=130, layout="constrained")
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[k % len(_COLOURS)] for k in range(count)]
+
+
+def _plain(ax: Axes) -> None:
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)

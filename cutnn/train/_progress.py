@@ -1,0 +1,83 @@
+"""A progress bar on the terminal, by rich; nothing where rich or a terminal is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+_INTERVAL = 0.2  # seconds between two drawings, each about a millisecond
+
+
+class Progress:
+    """A bar over all steps that draws nothing: what `bar` gives without a terminal."""
+
+    def start_epoch(self, epoch: int) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def describe(self, text: str) -> None: ...
+
+
+@contextlib.contextmanager
+def bar(show: bool, epochs: int, steps: int) -> Iterator[Progress]:
+    """The bar of a run, taken off the terminal's cursor at the end."""
+    rich = _rich() if show and sys.stderr.isatty() else None
+    if rich is None:
+        yield Progress()
+        return
+    with _RichProgress(rich, epochs, steps) as progress:
+        yield progress
+
+
+class _RichProgress(Progress):
+    def __init__(self, rich: Any, epochs: int, steps: int) -> None:
+        self._display = rich.Progress(
+            rich.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            rich.BarColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TextColumn("left"),
+            rich.TimeRemainingColumn(),
+            rich.TextColumn("{task.description}"),
+            console=rich.Console(stderr=True),
+            auto_refresh=False,
+        )
+        self._task = self._display.add_task("", total=epochs * steps, epoch=0, epochs=epochs)
+        self._steps = 0
+        self._drawn = 0.0
+
+    def __enter__(self) -> _RichProgress:
+        self._display.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._draw()
+        self._display.stop()
+
+    def start_epoch(self, epoch: int) -> None:
+        self._display.update(self._task, epoch=epoch)
+
+    def advance(self) -> None:
+        self._steps += 1
+        if time.monotonic() - self._drawn > _INTERVAL:
+            self._draw()
+
+    def describe(self, text: str) -> None:
+        self._display.update(self._task, description=text)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._display.update(self._task, completed=self._steps, refresh=True)
+        self._drawn = time.monotonic()
+
+
+def _rich() -> Any:
+    try:
+        import rich.console
+        import rich.progress
+    except ImportError:
+        return None
+    rich.progress.Console = rich.console.Console
+    return rich.progress

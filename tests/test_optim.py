@@ -1,0 +1,201 @@
+"""Optimizers: against PyTorch's own, blocks and leaves of every kind, schedules, clipping, bad input."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cutnn import optim
+
+MADE = {
+    "sgd": lambda m: optim.SGD(m, 0.05),
+    "sgd decay": lambda m: optim.SGD(m, 0.05, weight_decay=0.1),
+    "momentum": lambda m: optim.SGD(m, 0.05, momentum=0.9, weight_decay=0.1),
+    "nesterov": lambda m: optim.SGD(m, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": lambda m: optim.Adam(m, 0.01),
+    "adam decay": lambda m: optim.Adam(m, 0.01, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.1),
+    "adamw": lambda m: optim.AdamW(m, 0.01, weight_decay=0.1),
+}
+THEIRS = {
+    "sgd": ("SGD", {"lr": 0.05}),
+    "sgd decay": ("SGD", {"lr": 0.05, "weight_decay": 0.1}),
+    "momentum": ("SGD", {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}),
+    "nesterov": ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    "adam": ("Adam", {"lr": 0.01}),
+    "adam decay": ("Adam", {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": 0.1}),
+    "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+}
+SHAPES = {"small": [(3, 4), (4, 1), ()], "across blocks": [(7,), (250, 300), (4, 5), (40000,), (2, 3)]}
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+@pytest.mark.parametrize("name", MADE)
+def test_fifty_steps_follow_pytorch(name, shapes):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    model = {str(i): rng.normal(size=shape) for i, shape in enumerate(SHAPES[shapes])}
+    theirs = [torch.tensor(w, requires_grad=True) for w in model.values()]
+    kind, settings = THEIRS[name]
+    optimizer, reference = MADE[name](model), getattr(torch.optim, kind)(theirs, **settings)
+    for _ in range(50 if shapes == "small" else 5):
+        grads = {k: np.asarray(rng.normal(size=w.shape)) for k, w in model.items()}
+        for w, g in zip(theirs, grads.values(), strict=True):
+            w.grad = torch.tensor(g)
+        optimizer.step(grads)
+        reference.step()
+    for mine, w in zip(model.values(), theirs, strict=True):
+        np.testing.assert_allclose(mine, w.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_complex_weights_move_as_pairs_of_real_ones(name):
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(3, 2)) + 1j * rng.normal(size=(3, 2))
+    g = rng.normal(size=(3, 2)) + 1j * rng.normal(size=(3, 2))
+    pair, pair_g = np.stack([w.real, w.imag]), np.stack([g.real, g.imag])
+    ours, reference = MADE[name](w), MADE[name](pair)
+    for _ in range(3):
+        ours.step(g)
+        reference.step(pair_g)
+    np.testing.assert_allclose(np.stack([w.real, w.imag]), pair, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_leaves_of_two_dtypes_keep_them(name):
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=(3, 4))
+    model = {"single": wide.astype(np.float32), "double": wide.copy()}
+    optimizer = MADE[name](model)
+    for _ in range(5):
+        g = rng.normal(size=(3, 4))
+        optimizer.step({"single": g.astype(np.float32), "double": g})
+    assert model["single"].dtype == np.float32
+    np.testing.assert_allclose(model["single"], model["double"], rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(model["double"], wide)
+
+
+def test_gradients_are_left_as_they_are_also_when_transposed():
+    rng = np.random.default_rng(0)
+    for make in MADE.values():
+        model, g = rng.normal(size=(3, 4)), rng.normal(size=(4, 3)).T
+        twin, before = model.copy(), g.copy()
+        make(model).step(g)
+        make(twin).step(np.ascontiguousarray(g))
+        np.testing.assert_array_equal(model, twin)
+        np.testing.assert_array_equal(g, before)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.floats(0.01, 100))
+def test_clipping_bounds_the_norm_of_the_whole_gradient(sizes, clip):
+    model = [np.zeros(n) for n in sizes]
+    grads = [np.full(n, 3.0) for n in sizes]
+    optim.SGD(model, lr=1.0, clip=clip).step(grads)
+    norm = 3.0 * math.sqrt(sum(sizes))
+    moved = math.sqrt(sum(float(np.sum(w * w)) for w in model))
+    assert moved == pytest.approx(min(norm, clip))
+
+
+def test_clipping_comes_before_the_weight_decay():
+    w = np.array([10.0])
+    optim.SGD(w, lr=1.0, weight_decay=0.5, clip=1.0).step(np.array([100.0]))
+    assert w[0] == pytest.approx(10.0 - (1.0 + 5.0))
+
+
+def test_arrays_put_in_the_place_of_others_are_followed():
+    model = {"w": np.ones(3)}
+    optimizer = optim.SGD(model, lr=1.0, momentum=0.5)
+    optimizer.step({"w": np.ones(3)})
+    model["w"] = np.full(3, 10.0)
+    optimizer.step({"w": np.ones(3)})
+    np.testing.assert_array_equal(model["w"], np.full(3, 8.5))
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "sgd"])
+def test_a_restored_state_continues_the_run(name):
+    rng = np.random.default_rng(0)
+    grads = rng.normal(size=(6, 5))
+    whole, halves = np.ones(5), np.ones(5)
+    optimizer = MADE[name](whole)
+    for g in grads:
+        optimizer.step(g)
+    first = MADE[name](halves)
+    for g in grads[:3]:
+        first.step(g)
+    second = MADE[name](halves)
+    second.restore(first.state())
+    first.step(np.full(5, 1e9))  # a state is a copy
+    halves[...] = 1
+    third = MADE[name](halves)
+    for g in grads[:3]:
+        third.step(g)
+    for g in grads[3:]:
+        second.step(g)
+    np.testing.assert_array_equal(halves, whole)
+    with pytest.raises(ValueError, match="the state has"):
+        MADE[name](np.ones(4) if name != "sgd" else np.ones(5)).restore({"other": np.ones(1)})
+
+
+def test_schedules_are_functions_of_the_step():
+    decay = optim.step_decay(1.0, every=3, factor=0.5)
+    assert [decay(k) for k in range(7)] == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+    wave = optim.cosine(2.0, steps=4, floor=0.5)
+    np.testing.assert_allclose([wave(k) for k in (0, 2, 4, 9)], [2.0, 1.5, 1.0, 1.0])
+    start = optim.warmup(decay, steps=4)
+    np.testing.assert_allclose([start(k) for k in range(5)], [0.25, 0.5, 0.75, 0.5, 0.5])
+
+
+def test_the_optimizer_counts_the_steps_of_its_schedule():
+    w = np.zeros(1)
+    optimizer = optim.SGD(w, lr=optim.step_decay(1.0, every=2, factor=0.1))
+    for expected in (1.0, 1.0, 0.1, 0.1):
+        assert optimizer.learning_rate == pytest.approx(expected)
+        optimizer.step(np.ones(1))
+    assert w[0] == pytest.approx(-2.2)
+    assert optimizer.steps == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ((), "no arrays to train"),
+        ({"h": 0.5}, "h is a float"),
+        ({"n": np.arange(3)}, "n is an array of int64"),
+        ({"w": np.ones((2, 3)).T}, "w cannot be updated in place"),
+        ({"w": np.broadcast_to(1.0, (3,))}, "w cannot be updated in place"),
+        ([np.ones(2)] * 2, "1 is the same array as an earlier leaf"),
+    ],
+)
+def test_models_that_cannot_be_updated_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        optim.Adam(model)
+
+
+def test_gradients_of_another_model_are_refused():
+    optimizer = optim.Adam({"w": np.ones(3)})
+    with pytest.raises(TypeError, match="was made for a model of structure"):
+        optimizer.step({"v": np.ones(3)})
+    with pytest.raises(ValueError, match=r"w has shape \(3,\), but .* shape \(1,\)"):
+        optimizer.step({"w": np.ones(1)})
+    assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: optim.SGD(np.ones(1), lr=-1.0),
+        lambda: optim.SGD(np.ones(1), lr=math.nan),
+        lambda: optim.SGD(np.ones(1), lr=1.0, nesterov=True),
+        lambda: optim.SGD(np.ones(1), lr=1.0, momentum=-0.5),
+        lambda: optim.Adam(np.ones(1), weight_decay=-1.0),
+        lambda: optim.Adam(np.ones(1), clip=-1.0),
+        lambda: optim.Adam(np.ones(1), betas=(0.9, 1.0)),
+        lambda: optim.step_decay(1.0, every=0, factor=0.5),
+        lambda: optim.cosine(1.0, steps=0),
+        lambda: optim.warmup(1.0, steps=0),
+    ],
+)
+def test_settings_out_of_range_are_refused(make):
+    with pytest.raises(ValueError, match="must|needs"):
+        make()
