@@ -63,23 +63,28 @@ def class_tubes(
 ) -> Figure:
     """Images beside their class tubes: what a tubal head says of each.
 
-    `images` is `(N, rows, columns)`, `tubes` is `(n, classes, N)` (the tubal softmax of the output, say), and
-    `predicted` holds N class indices. A row of the right-hand picture is the tube of one class.
+    `images` is `(N, rows, columns)`, `tubes` is `(n, classes, N)` (the transform of the tubal softmax, say), and
+    `predicted` holds N class indices. A row of a lower picture is the tube of one class; a frame marks that of the
+    predicted one.
     """
     images, tubes = to_host(images), np.real(to_host(tubes))
     count = len(images)
     figure = _figure(1.7 * count, 4.0)
     limit = float(np.abs(tubes).max()) or 1.0
+    colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+    if tubes.min() >= 0:
+        colours = {"cmap": "Blues", "vmin": 0.0, "vmax": limit}
     for s in range(count):
         ax = figure.add_subplot(2, count, s + 1)
         ax.imshow(images[s], cmap="gray_r")
         ax.set_axis_off()
         ax.set_title(f"predicted {classes[predicted[s]]}", fontsize=9)
         ax = figure.add_subplot(2, count, count + s + 1)
-        drawn = ax.imshow(tubes[:, :, s].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        drawn = ax.imshow(tubes[:, :, s].T, aspect="auto", **colours)
         ax.set_yticks(range(len(classes)), classes if s == 0 else [""] * len(classes), fontsize=7)
-        ax.get_yticklabels()[int(predicted[s])].set_fontweight("bold")
-        ax.set_xlabel("along the tube", fontsize=8)
+        ax.tick_params(axis="x", labelsize=7)
+        ax.axhspan(predicted[s] - 0.5, predicted[s] + 0.5, fill=False, edgecolor=_COLOURS[1], linewidth=1.4)
+        ax.set_xlabel("entry of the tube", fontsize=8)
     figure.axes[1].set_ylabel("class", fontsize=8)
     figure.suptitle(title, fontsize=10)
     figure.colorbar(drawn, ax=figure.axes[1::2], fraction=0.02, pad=0.02)
@@ -93,6 +98,8 @@ def accuracy_against_parameters(points: Mapping[str, tuple[int, float]], ylabel:
     for (name, (parameters, accuracy)), colour in zip(points.items(), _cycle(len(points)), strict=True):
         ax.scatter([parameters], [accuracy], s=70, color=colour, label=f"{name} ({parameters:,})", zorder=3)
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.xaxis.set_minor_formatter("")
     ax.set_xlabel("parameters")
     ax.set_ylabel(ylabel)
     ax.grid(True, color=_PALE, zorder=0)

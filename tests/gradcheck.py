@@ -1,8 +1,8 @@
 """Gradients against central finite differences, of first and higher order, real and complex.
 
-The pullback of f is compared with differences of f itself in random directions: nothing of the tape is trusted.
-For the second order the pullback is taken as the function, and differentiated with respect to the arguments and
-to the cotangent.
+The pullback of f is compared with differences of f itself in random directions: nothing of the tape is
+trusted. For the second order the pullback is taken as the function, and differentiated with respect to the
+arguments and to the cotangent.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ def transformed(star: StarAlgebra, A_hat: Any) -> None:
     tubes = len(star.shape)
     faces = tuple(shape[-2 - tubes : -2])
     if len(shape) < tubes + 2 or faces not in (star.shape, star.half_shape):
-        real = f", or {_form(star, star.half_shape)} from real tensors" if star.half_shape != star.shape else ""
+        halved = star.half_shape != star.shape
+        real = f", or {_form(star, star.half_shape)} from real tensors" if halved else ""
         raise ValueError(
             f"{star}.inverse: a transform has shape {_form(star)}{real}, not {tuple(shape)}; "
             "expected what forward gives, or products of it"
@@ -52,9 +53,9 @@ def factors(star: StarAlgebra, name: str, *tensors: Any) -> None:
     for k, (A, B) in enumerate(zip(tensors[:-1], tensors[1:], strict=True)):
         if A.shape[-1] != B.shape[-2]:
             raise ValueError(
-                f"{star}.{name}: factors {k + 1} and {k + 2} have shapes {tuple(A.shape)} and {tuple(B.shape)}; the "
-                f"{A.shape[-1]} lateral slices of the first need {A.shape[-1]} rows in the second, "
-                f"{_form(star, rows=A.shape[-1])}, which has {B.shape[-2]}"
+                f"{star}.{name}: factors {k + 1} and {k + 2} have shapes {tuple(A.shape)} and "
+                f"{tuple(B.shape)}; the first, with {A.shape[-1]} lateral slices, needs a second of shape "
+                f"{_form(star, rows=A.shape[-1])}, with as many rows, not {B.shape[-2]}"
             )
     batches(star, name, *tensors)
 
@@ -68,8 +69,8 @@ def batches(star: StarAlgebra, name: str, *tensors: Any) -> None:
             np.broadcast_shapes(*(shape[:-lead] for shape in shapes))
         except ValueError:
             raise ValueError(
-                f"{star}.{name}: the batch axes of {' and '.join(map(str, shapes))}, which stand before the last {lead}, "
-                "do not broadcast; each pair, from the right, must be equal or hold a 1"
+                f"{star}.{name}: the batch axes of {' and '.join(map(str, shapes))}, all but the last "
+                f"{lead}, do not broadcast; from the right, each pair must be equal or hold a 1"
             ) from None
 
 
@@ -86,8 +87,8 @@ def rows(star: StarAlgebra, A: Any, B: Any) -> None:
     """Raise where A ★ X = B cannot hold because A and B have not as many rows."""
     if A.shape[-2] != B.shape[-2]:
         raise ValueError(
-            f"{star}.solve: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; A with {A.shape[-2]} rows "
-            f"needs B of shape {_form(star, rows=A.shape[-2])}"
+            f"{star}.solve: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; "
+            f"A with {A.shape[-2]} rows needs B of shape {_form(star, rows=A.shape[-2])}"
         )
     batches(star, "solve", A, B)
 
@@ -103,36 +104,43 @@ def foldable(star: StarAlgebra, matrix: Any) -> None:
 def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: Any, *B_hat: Any) -> Any:
     """function(A_hat, *B_hat), the inverse or the solution; LinAlgError where a face of A_hat is singular.
 
-    Singular to working precision, beside the largest face: a face of a tensor without inverse is rarely exactly
-    singular once it has been computed, and a 1 x 1 face never is, unless zero.
+    Singular means to working precision and beside the largest face: a singular face is rarely exactly so once
+    it has been computed, and a 1 x 1 face, alone, only where it is 0.
     """
     try:
         X_hat = function(A_hat, *B_hat)
     except np.linalg.LinAlgError:
         _singular(star, name, A_hat)
     a, x = raw(A_hat), raw(X_hat)
-    xp = namespace(a)
-    faces = tuple(range(-2 - len(star.shape), 0))
-    # Root mean square singular values, over faces: (mean size of the largest A) (mean size of A⁻¹) bounds the
-    # condition number from below, as |A| |x| / |b| does for a solution.
-    sizes = xp.sqrt(xp.sum(xp.abs(a) ** 2, axis=(-2, -1), keepdims=True) / max(a.shape[-1], 1))
-    growth = xp.sqrt(xp.sum(xp.abs(x) ** 2, axis=(-2, -1), keepdims=True))
+    if not x.size:
+        return X_hat
+    xp, faces = namespace(a), tuple(range(-2 - len(star.shape), 0))
+    # The largest |Â| of a tensor's faces times |X̂| / |B̂| of each face (B = I for the inverse), in root mean
+    # square singular values: a lower bound of the condition number of A.
+    size, growth = _size(a), _size(x)
+    known = xp.isfinite(size)
     if B_hat:
-        b = xp.sqrt(xp.sum(xp.abs(raw(B_hat[0])) ** 2, axis=(-2, -1), keepdims=True))
-        growth = growth / xp.where(b == 0, 1, b)
-    else:
-        growth = growth / max(x.shape[-1], 1) ** 0.5
-    if sizes.size and growth.size:
-        condition = xp.max(sizes, axis=faces, keepdims=True) * growth
-        limit = 0.1 / float(np.finfo(a.dtype).eps)
-        if not bool(xp.all(condition <= limit)) and bool(xp.all(xp.isfinite(sizes))):
-            _singular(star, name, A_hat)
+        right = _size(raw(B_hat[0]))
+        growth = growth / xp.where(right == 0, 1, right)
+        known = known & xp.isfinite(right)
+    condition = xp.max(size, axis=faces, keepdims=True) * growth
+    if bool(xp.any(known & ~(condition <= 0.1 / float(np.finfo(a.dtype).eps)))):
+        _singular(star, name, A_hat)
     return X_hat
+
+
+def _size(matrices: Any) -> Any:
+    """The root mean square of the singular values of each matrix."""
+    xp = namespace(matrices)
+    squares = xp.sum(xp.abs(matrices) ** 2, axis=(-2, -1), keepdims=True)
+    return xp.sqrt(squares / min(matrices.shape[-2:]))
 
 
 def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
     values = np.linalg.svd(to_host(raw(A_hat)), compute_uv=False)
-    worst = np.unravel_index(np.argmin(values[..., -1]), values.shape[:-1])
+    largest = values[..., 0].max(axis=tuple(range(-len(star.shape), 0)), keepdims=True)
+    ratio = values[..., -1] / np.where(largest == 0, 1, largest)
+    worst = np.unravel_index(np.argmin(ratio), ratio.shape)
     lead = len(worst) - len(star.shape)
     face = ", ".join(str(int(k)) for k in worst[lead:])
     place = f" of item {tuple(int(k) for k in worst[:lead])} of the batch" if lead else ""
@@ -148,7 +156,8 @@ def _misfit(star: StarAlgebra, name: str, label: str, shape: tuple[int, ...]) ->
     tubes = len(star.shape)
     if len(shape) < tubes + 2:
         raise ValueError(
-            f"{star}.{name}: {label} has shape {shape}, too few axes; expected {tubes + 2} or more, {_form(star)}"
+            f"{star}.{name}: {label} has shape {shape}, too few axes; "
+            f"expected {tubes + 2} or more, {_form(star)}"
         )
     wrong = next(k for k in range(tubes) if shape[k - tubes - 2] != star.shape[k])
     hint = ""
@@ -157,8 +166,9 @@ def _misfit(star: StarAlgebra, name: str, label: str, shape: tuple[int, ...]) ->
         argument = "" if len(shape) == tubes + 2 else f", tubes={tubes}"
         hint = f". Its {last}: if its tubes come last, convert it with algebra.faces_first({label}{argument})"
     raise ValueError(
-        f"{star}.{name}: {label} has shape {shape}, with {shape[wrong - tubes - 2]} entries along its tube axis "
-        f"{wrong - tubes - 2}; this algebra has tubes of length {star.shape[wrong]} there, {_form(star)}{hint}"
+        f"{star}.{name}: {label} has shape {shape}, with length {shape[wrong - tubes - 2]} along its "
+        f"tube axis {wrong - tubes - 2}, where this algebra has length {star.shape[wrong]}: "
+        f"{_form(star)}{hint}"
     )
 
 

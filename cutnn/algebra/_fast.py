@@ -1,11 +1,18 @@
 """Fast orthonormal transforms of long tubes, and the tube lengths from which they win.
 
-Each takes a real array (before, n, after) and its library, and transforms axis 1. They beat one matrix product
-only on long tubes: BLAS runs near the peak of the machine, a Fourier transform at the speed of its memory.
-`Fast.single` and `.double` are the lengths from which they are taken, measured by `bench/`-free one-liners on
-two cores (EPYC 9R14-class, OpenBLAS, NumPy 2.4), faces of 96 x 96 and of 96 x 32:
+Each takes a real array (before, n, after) and its library, and transforms axis 1. BLAS runs near the peak of
+the machine, a Fourier transform at the speed of its memory: they win on long tubes only. Milliseconds for
+faces of 96 x 32, forward, on one thread of two cores (EPYC, AVX-512; OpenBLAS, NumPy 2.4):
 
-CROSSOVER_TABLE
+             float32                                 float64
+    n        GEMM    DCT  Hartley  Hadamard  Haar    GEMM    DCT  Hartley  Hadamard  Haar
+    128       1.2    5.0      5.0       0.4   0.3     2.1    2.1      1.7       1.0   0.6
+    256       4.2    9.5      8.8       1.2   0.5     8.8    6.2      4.5       2.5   1.2
+    512      16.6   20.8     19.0       4.0   1.2    32.3   11.5     10.6       7.5   3.3
+    1024     63.6   40.0     34.0       9.5   3.9   131.6   38.6     26.1      21.7   6.6
+
+The inverse DCT takes half as long in float32 and a third longer in float64. A second thread halves the matrix
+products and no Fourier transform; the lengths at the end of this file, where the roads cross, allow for that.
 """
 
 from __future__ import annotations
@@ -134,8 +141,8 @@ def _alternate(A: Any) -> Any:
     return A
 
 
-DCT = Fast(dct, idct, 2048, 512)
-DST = Fast(dst, idst, 2048, 512)
+DCT = Fast(dct, idct, 1024, 512)
+DST = Fast(dst, idst, 1024, 512)
 HARTLEY = Fast(hartley, hartley, 1024, 256)
 HADAMARD = Fast(hadamard, hadamard, 128, 128)
-HAAR = Fast(haar, ihaar, 256, 256)
+HAAR = Fast(haar, ihaar, 128, 128)

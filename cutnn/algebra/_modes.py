@@ -1,8 +1,8 @@
 """Matrices applied to the tubes of a tensor: A ×ₖ M, the mode product, with its derivatives.
 
-A tube axis stands before the two matrix axes and the array is contiguous, so a mode product is a reshape that
-copies nothing and one matrix product. `axis` counts from the end (-3 is the last tube axis), whatever batch axes
-lead. The matrices are constants here.
+Tube axes stand before the two matrix axes and arrays are contiguous, so a mode product is a reshape that
+copies nothing and one matrix product. `axis` counts from the end (-3 is the last tube axis), whatever batch
+axes lead. The matrices are constants here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from cutnn.tape import primitive
 RawMap = Callable[[Any, Any], Any]  # (array of shape (before, n, after), its library) -> array
 
 
-@primitive(A=lambda g, M, axis: mode_product(g, M.T, axis))
+def _mode_rule(g: Any, M: Any, axis: int) -> Any:
+    return mode_product(g, M.T, axis)
+
+
+@primitive(A=_mode_rule)
 def mode_product(A: Any, M: Any, axis: int) -> Any:
     """M applied to every tube of A along `axis`; A and M are of one dtype."""
     if _is_swapped(A):  # a transposed weight: a copy would cost as much as the product
@@ -33,7 +37,11 @@ def mode_product(A: Any, M: Any, axis: int) -> Any:
     return product.reshape(*shape[:at], M.shape[0], *shape[at + 1 :])
 
 
-@primitive(A=lambda g, P, axis: to_real(g, _negate_second_half(P).T, axis))
+def _to_complex_rule(g: Any, P: Any, axis: int) -> Any:
+    return to_real(g, _negate_second_half(P).T, axis)
+
+
+@primitive(A=_to_complex_rule)
 def to_complex(A: Any, P: Any, axis: int) -> Any:
     """F applied to every tube of a real A, for a complex F whose parts P stacks: P = [Re F; Im F]."""
     parts = mode_product(A, P, axis)
@@ -45,15 +53,23 @@ def to_complex(A: Any, P: Any, axis: int) -> Any:
     return result
 
 
-@primitive(A=lambda g, Q, axis: to_complex(g, _negate_second_half(Q.T), axis))
+def _to_real_rule(g: Any, Q: Any, axis: int) -> Any:
+    return to_complex(g, _negate_second_half(Q.T), axis)
+
+
+@primitive(A=_to_real_rule)
 def to_real(A: Any, Q: Any, axis: int) -> Any:
     """The real part of B applied to every tube of a complex A, for a complex B with Q = [Re B, -Im B]."""
     return mode_product(namespace(A).concat([A.real, A.imag], axis=A.ndim + axis), Q, axis)
 
 
-@primitive(A=lambda g, pair, axis: orthonormal(g, pair[::-1], axis))
+def _orthonormal_rule(g: Any, pair: tuple[RawMap, RawMap], axis: int) -> Any:
+    return orthonormal(g, pair[::-1], axis)
+
+
+@primitive(A=_orthonormal_rule)
 def orthonormal(A: Any, pair: tuple[RawMap, RawMap], axis: int) -> Any:
-    """A fast real orthonormal transform of every tube; `pair` holds it and its inverse, which is its transpose."""
+    """A fast real orthonormal transform of every tube; `pair` is it and its inverse, also its transpose."""
     shape, at, xp = A.shape, A.ndim + axis, namespace(A)
     flat = A.reshape(math.prod(shape[:at]), shape[at], math.prod(shape[at + 1 :]))
     if A.dtype.kind != "c":
@@ -66,7 +82,7 @@ def orthonormal(A: Any, pair: tuple[RawMap, RawMap], axis: int) -> Any:
 
 def _is_swapped(A: Any) -> bool:
     """Whether A is a contiguous array with its matrix axes swapped."""
-    return not A.flags.c_contiguous and A.swapaxes(-1, -2).flags.c_contiguous  # type: ignore[no-any-return]
+    return not A.flags.c_contiguous and A.swapaxes(-1, -2).flags.c_contiguous
 
 
 def _halves(h: int, axis: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -42,7 +42,12 @@ def dct(n: int) -> StarAlgebra:
 
 
 def dst(n: int) -> StarAlgebra:
-    """The algebra of the orthonormal DST-II: M[k, j] = √(2/n) sin(π (2j+1) (k+1) / 2n), the last row over √2."""
+    """The algebra of the orthonormal DST-II: M[k, j] = √(2/n) sin(π (2j+1) (k+1) / 2n), the last row over √2.
+
+    >>> from cutnn import algebra
+    >>> algebra.dst(28).transforms[0].scale
+    1.0
+    """
     return StarAlgebra(Transform("dst", _length(n), _dst_matrix, scale=1.0, fast=_fast.DST))
 
 
@@ -61,12 +66,26 @@ def fft(n: int) -> StarAlgebra:
 
 
 def hartley(n: int) -> StarAlgebra:
-    """The algebra of the orthonormal Hartley transform: M[k, j] = (cos + sin)(2π j k / n) / √n."""
+    """The algebra of the orthonormal Hartley transform: M[k, j] = (cos + sin)(2π j k / n) / √n.
+
+    >>> from cutnn import algebra
+    >>> algebra.hartley(2).transforms[0].matrix().round(3)
+    array([[ 0.707,  0.707],
+           [ 0.707, -0.707]])
+    """
     return StarAlgebra(Transform("hartley", _length(n), _hartley_matrix, scale=1.0, fast=_fast.HARTLEY))
 
 
 def hadamard(n: int) -> StarAlgebra:
-    """The algebra of Sylvester's orthonormal Hadamard matrix; raises ValueError unless n is a power of two."""
+    """The algebra of Sylvester's orthonormal Hadamard matrix; ValueError unless n is a power of two.
+
+    >>> from cutnn import algebra
+    >>> algebra.hadamard(4).transforms[0].matrix()
+    array([[ 0.5,  0.5,  0.5,  0.5],
+           [ 0.5, -0.5,  0.5, -0.5],
+           [ 0.5,  0.5, -0.5, -0.5],
+           [ 0.5, -0.5, -0.5,  0.5]])
+    """
     n = _power_of_two("hadamard", n)
     return StarAlgebra(Transform("hadamard", n, _fast.hadamard_matrix, scale=1.0, fast=_fast.HADAMARD))
 
@@ -76,7 +95,7 @@ def haar(n: int) -> StarAlgebra:
 
     >>> from cutnn import algebra
     >>> (transform,) = algebra.haar(4).transforms
-    >>> transform.matrix().round(3)
+    >>> transform.matrix().round(3) + 0.0
     array([[ 0.5  ,  0.5  ,  0.5  ,  0.5  ],
            [ 0.5  ,  0.5  , -0.5  , -0.5  ],
            [ 0.707, -0.707,  0.   ,  0.   ],
@@ -87,12 +106,24 @@ def haar(n: int) -> StarAlgebra:
 
 
 def identity(n: int) -> StarAlgebra:
-    """The algebra of M = I: the facewise product itself."""
+    """The algebra of M = I: the facewise product itself.
+
+    >>> from cutnn import algebra
+    >>> import numpy as np
+    >>> A, B = np.ones((3, 2, 2)), np.ones((3, 2, 1))
+    >>> np.array_equal(algebra.identity(3)(A, B), A @ B)
+    True
+    """
     return StarAlgebra(Identity(_length(n)))
 
 
 def random_orthogonal(n: int, seed: int | np.random.Generator | None = None) -> StarAlgebra:
-    """The algebra of a random orthogonal M, uniform over the group (Haar measure)."""
+    """The algebra of a random orthogonal M, uniform over the group (Haar measure).
+
+    >>> from cutnn import algebra
+    >>> algebra.random_orthogonal(8, seed=0) == algebra.random_orthogonal(8, seed=0)
+    True
+    """
     n = _length(n)
     Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))
     Q *= np.where(np.diagonal(R) < 0, -1.0, 1.0)  # makes the distribution uniform (Mezzadri 2007)
@@ -103,8 +134,8 @@ def random_orthogonal(n: int, seed: int | np.random.Generator | None = None) -> 
 def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     """The algebra of any invertible M, (n, n), real or complex; a copy of M is kept, in double precision.
 
-    With a complex M products of real tensors are complex. Raises ValueError where M is not square, not finite or
-    its condition number above `max_condition`: a product loses as many digits as that has.
+    With a complex M products of real tensors are complex. Raises ValueError where M is not square, not
+    finite or of a condition number above `max_condition`: a product loses as many digits as that has.
 
     >>> from cutnn import algebra
     >>> algebra.from_matrix([[1.0, 1.0], [0.0, 1.0]])
@@ -124,9 +155,9 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
     if not condition <= max_condition:
         raise ValueError(
-            f"from_matrix: M, {n} x {n}, is singular or nearly so: its condition number is {condition:.3g}, more "
-            f"than the {max_condition:.3g} allowed. Choose an M of full rank, or raise max_condition and lose as "
-            "many digits"
+            f"from_matrix: M, {n} x {n}, is singular or nearly so: its condition number is "
+            f"{condition:.3g}, above {max_condition:.3g}. Choose an M of full rank, or raise max_condition "
+            "and lose as many digits"
         )
     scale = float(np.mean(values**2))
     unitary = np.abs(M.conj().T @ M - scale * np.eye(n)).max() <= 10 * n * np.finfo(float).eps * scale
@@ -136,10 +167,10 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
 
 
 def from_data(X: Any, tubes: int = 1) -> StarAlgebra:
-    """The algebra whose M suits a tensor X (*batch, *shape, l, m): left singular vectors of its tube unfolding.
+    """The algebra whose M suits a tensor X (*batch, *shape, l, m): singular vectors of its tubes.
 
-    M = Uᴴ for the (n, everything else) unfolding U Σ Vᴴ of X, for each of its `tubes` tube axes; the first face
-    of a transform then holds the most energy. Raises ValueError where X has too few axes, is empty or not finite.
+    M = Uᴴ for the (n, everything else) unfolding U Σ Vᴴ of X, one for each of its `tubes` tube axes; of Â the
+    first face then holds the most energy. Raises ValueError where X has too few axes, is empty or not finite.
 
     >>> from cutnn import algebra
     >>> import numpy as np
@@ -150,7 +181,7 @@ def from_data(X: Any, tubes: int = 1) -> StarAlgebra:
     X = np.asarray(to_host(X))
     if tubes < 0 or X.ndim < tubes + 2 or X.size == 0:
         raise ValueError(
-            f"from_data: X has shape {X.shape}; expected a tensor (..., {'n, ' * max(tubes, 0)}l, m) that is not empty"
+            f"from_data: X has shape {X.shape}; expected (..., {'n, ' * max(tubes, 0)}l, m), and not empty"
         )
     if not np.isfinite(X).all():
         raise ValueError("from_data: X holds non-finite numbers")
@@ -158,7 +189,13 @@ def from_data(X: Any, tubes: int = 1) -> StarAlgebra:
 
 
 def plain() -> StarAlgebra:
-    """The algebra of matrices: no tube axes, and the product is `matmul`."""
+    """The algebra of matrices: no tube axes, and the product is `matmul`.
+
+    >>> from cutnn import algebra
+    >>> import numpy as np
+    >>> algebra.plain()(np.eye(2), np.ones((2, 1))).shape
+    (2, 1)
+    """
     return StarAlgebra()
 
 
@@ -172,7 +209,7 @@ def product(*algebras: StarAlgebra) -> StarAlgebra:
     """
     for star in algebras:
         if not isinstance(star, StarAlgebra):
-            raise TypeError(f"product: expected algebras, such as algebra.dct(8), not a {type(star).__name__}")
+            raise TypeError(f"product: expected algebras (algebra.dct(8), ...), not a {type(star).__name__}")
     return StarAlgebra(*(transform for star in algebras for transform in star.transforms))
 
 
@@ -206,16 +243,16 @@ def _haar_matrix(n: int) -> np.ndarray:
 
 
 def _singular_vectors(X: np.ndarray, axis: int) -> Transform:
-    """Uᴴ of the unfolding along an axis, from the R of its LQ factors, which is made in pieces that fit a cache."""
+    """Uᴴ of the unfolding along an axis, through the R of its transpose, which is made piece by piece."""
     n, wide = X.shape[axis], np.complex128 if X.dtype.kind == "c" else np.float64
     unfolding = np.moveaxis(X, axis, -1).reshape(-1, n)
     R = np.zeros((0, n), dtype=wide)
     rows = max(8 * n, 8192)
     for start in range(0, len(unfolding), rows):
-        R = np.linalg.qr(np.concatenate([R, unfolding[start : start + rows].astype(wide)]), mode="r")
-    Vh = np.linalg.svd(R)[2].conj()  # unfolding = Q R, its transpose is Rᵀ Qᵀ with left singular vectors conj(V)
-    largest = np.take_along_axis(Vh, np.abs(Vh).argmax(axis=1)[:, None], axis=1)
-    M = Vh * (np.abs(largest) / largest)  # the sign is free: make the largest entry positive
+        R = np.asarray(np.linalg.qr(np.concatenate([R, unfolding[start : start + rows]]), mode="r"))
+    M = np.linalg.svd(R)[2].conj()  # R = U' Σ Vᴴ, and Rᵀ, which has the tubes for columns, conj(V) Σ ...
+    largest = np.take_along_axis(M, np.abs(M).argmax(axis=1)[:, None], axis=1)
+    M = M * (np.abs(largest) / largest)  # the sign is free: the largest entry is made positive
     return Transform("from_data", n, M, scale=1.0)
 
 

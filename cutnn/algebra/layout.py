@@ -1,4 +1,4 @@
-"""Where tube axes stand: conversion between faces first, as here, and tubes last, as in most of the literature."""
+"""Where tube axes stand: conversion between faces first, as here, and tubes last, as in the literature."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["faces_first", "tubes_last"]
 def faces_first(A: Any, tubes: int | None = None) -> Any:
     """The tensor (..., l, m, n₃, n₄, ...) of the literature as (..., n₃, n₄, ..., l, m), a view.
 
-    `tubes` is the number of tube axes; without it every axis but the first two is one, so for a batch it must be
-    given. Raises ValueError where A has too few axes.
+    `tubes` is the number of tube axes; without it every axis but two is one, so a batch needs it. Raises
+    ValueError where A has too few axes.
 
     >>> import numpy as np
     >>> from cutnn import algebra
@@ -26,7 +26,7 @@ def faces_first(A: Any, tubes: int | None = None) -> Any:
 
 
 def tubes_last(A: Any, tubes: int | None = None) -> Any:
-    """The faces-first tensor (..., n₃, n₄, ..., l, m) as (..., l, m, n₃, n₄, ...), a view; undoes `faces_first`.
+    """The tensor (..., n₃, n₄, ..., l, m) of this package as (..., l, m, n₃, n₄, ...), a view.
 
     >>> import numpy as np
     >>> from cutnn import algebra

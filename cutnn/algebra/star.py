@@ -1,11 +1,11 @@
 """The ★_M algebra: tensors that multiply as matrices do, with tubes for scalars.
 
-Every formula is written once, for any invertible transform, real or complex, any number of tube axes and any batch
-axes. Tensors are faces first, (*batch, *shape, l, m), where `shape` holds the tube lengths.
+Every formula is written once, for any invertible transform, real or complex, any number of tube axes and any
+batch axes. Tensors are faces first, (*batch, *shape, l, m), where `shape` holds the tube lengths.
 
-Source: Kilmer, Horesh, Avron, Newman, Tensor-tensor algebra for optimal representation and compression of multiway
-data, PNAS 118 (2021); Kernfeld, Kilmer, Aeron, Tensor-tensor products with invertible linear transforms, Linear
-Algebra and its Applications 485 (2015).
+Source: Kernfeld, Kilmer, Aeron, Tensor-tensor products with invertible linear transforms, Linear Algebra and
+its Applications 485 (2015); Kilmer, Horesh, Avron, Newman, Tensor-tensor algebra for optimal representation
+and compression of multiway data, PNAS 118 (2021).
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class StarAlgebra:
         self.n = math.prod(self.shape)
         self.real_products = all(t.real_products for t in transforms)
         """Whether products of real tensors are real: each transform is real or the Fourier transform."""
-        # The order in which a real tensor is transformed: complex matrices first, so that nothing after them
-        # halves; else real ones, then the Fourier transforms from the last axis, of which the first meets real
-        # tubes and halves them, and the others complex ones. `inverse` goes backwards.
+        # The order in which a tensor is transformed: complex matrices, so that nothing after them halves; real
+        # ones; Fourier transforms from the last axis on, of which the first meets the real tubes of a real
+        # tensor, and halves them, and the others meet complex ones. `inverse` goes backwards.
         axes = [(t, k - len(transforms) - 2) for k, t in enumerate(transforms)]
         self._order = sorted(axes, key=lambda step: (step[0].real_products, not step[0].real, -step[1]))
         self.half_shape = self.shape
-        """The tube axes of the transform of a real tensor: `shape`, with n//2+1 along a halved Fourier axis."""
+        """The tube axes of a real tensor's transform: `shape`, but n//2+1 along one Fourier axis."""
         fourier = [(t.half, axis + 2) for t, axis in self._order if not t.real]
         if fourier and self.real_products:
             half, axis = fourier[0]
@@ -80,8 +80,8 @@ class StarAlgebra:
     def forward(self, A: Any) -> Any:
         """Â, the transform of every tube of A.
 
-        In a Fourier algebra a real A has its half spectrum, `half_shape`: n//2+1 faces. Of several Fourier axes
-        the last is halved; none is where another transform is complex, for then products of real tensors are.
+        In a Fourier algebra a real A has its half spectrum, n//2+1 faces (`half_shape`). Of several Fourier
+        axes the last is halved, and none where another M is complex: products of real tensors then are too.
         """
         return self._forward(check.tensor(self, "forward", A))
 
@@ -103,7 +103,9 @@ class StarAlgebra:
         >>> algebra.fft(3).eye(1).ravel()
         array([1., 0., 0.])
         """
-        tube = functools.reduce(np.multiply.outer, [t.identity_tube() for t in self.transforms], np.asarray(1.0))
+        tube: np.ndarray = np.ones(())
+        for transform in self.transforms:
+            tube = np.multiply.outer(tube, transform.identity_tube())
         wanted = np.result_type(dtype or np.float64, np.complex64 if tube.dtype.kind == "c" else np.float16)
         faces = np.zeros((*self.shape, m, m), dtype=wanted)
         faces[..., range(m), range(m)] = tube[..., None]
@@ -111,7 +113,8 @@ class StarAlgebra:
 
     def zeros(self, rows: int, columns: int, batch: tuple[int, ...] = (), dtype: Any = None) -> Any:
         """The zero tensor, (*batch, *shape, rows, columns)."""
-        return default_namespace().zeros((*batch, *self.shape, rows, columns), dtype=np.dtype(dtype or np.float64))
+        size = (*batch, *self.shape, rows, columns)
+        return default_namespace().zeros(size, dtype=np.dtype(dtype or np.float64))
 
     def random(
         self,
@@ -123,7 +126,7 @@ class StarAlgebra:
     ) -> Any:
         """A tensor of independent standard normal entries, (*batch, *shape, rows, columns).
 
-        Complex entries have E|a|² = 1. Drawn on the host, so that a seed gives the same numbers on every device.
+        Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device.
         """
         generator, kind = np.random.default_rng(seed), np.dtype(dtype or np.float64)
         size = (*batch, *self.shape, rows, columns)
@@ -137,7 +140,7 @@ class StarAlgebra:
     def transpose(self, A: Any) -> Any:
         """Aᴴ, (..., m, l): the conjugate transpose of each face in the transform domain.
 
-        For real transforms that swaps the matrix axes of conj(A); the Fourier transform also reverses faces 2...n.
+        For real M that swaps the matrix axes of conj(A); the Fourier transform also reverses faces 2...n.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -220,8 +223,8 @@ class StarAlgebra:
     def to_matrix(self, A: Any) -> Any:
         """The (n l, n m) block matrix of A★: to_matrix(A) @ unfold(B) = unfold(A ★ B). Batch axes lead.
 
-        It is (M⁻¹ ⊗ I) blockdiag(Â) (M ⊗ I), the block circulant matrix of A in the Fourier algebra. This is the
-        definition, for checks: built from the matrices alone, whatever road the other functions take.
+        It is (M⁻¹ ⊗ I) blockdiag(Â) (M ⊗ I), the block circulant matrix of A in the Fourier algebra: the
+        definition, for checks, built from the matrices alone, whatever road the other functions take.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -244,8 +247,8 @@ class StarAlgebra:
     # -------------------------------------------------------------------------------------------- helpers
 
     def _operands(self, name: str, *tensors: Any) -> list[Any]:
-        """Tensors whose transforms go together: a real one among complex ones has its whole spectrum taken."""
-        operands = [check.tensor(self, name, T, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26]) for k, T in enumerate(tensors)]
+        """Tensors whose transforms go together: where one is complex, all have their whole spectra taken."""
+        operands = [check.tensor(self, name, T, chr(ord("A") + k)) for k, T in enumerate(tensors)]
         if self.half_shape != self.shape:
             real = [T.dtype.kind != "c" for T in operands]
             if any(real) and not all(real):
@@ -266,10 +269,9 @@ class StarAlgebra:
         if not values.size:
             return rtol
         xp = namespace(values)
-        of_face = values[..., 0]
-        tubes = tuple(range(-len(self.shape), 0))
-        of_tensor = xp.max(of_face, axis=tubes, keepdims=True) if tubes else of_face
-        return xp.where(of_face <= rtol * of_tensor, 1.0, rtol * of_tensor / xp.where(of_face == 0, 1, of_face))
+        face = values[..., 0]
+        cutoff = rtol * xp.max(face, axis=tuple(range(-len(self.shape), 0)), keepdims=True)
+        return xp.where(face <= cutoff, 1.0, cutoff / xp.where(face == 0, 1, face))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StarAlgebra) and self.transforms == other.transforms
@@ -284,7 +286,9 @@ class StarAlgebra:
 
 def _kronecker(matrices: list[np.ndarray], like: Any) -> Any:
     """The Kronecker product of matrices, one a tube axis, in the library and the precision of an array."""
-    product = functools.reduce(np.kron, matrices, np.eye(1))
-    kind = np.result_type(like.dtype, np.complex64) if product.dtype.kind == "c" else like.dtype
+    whole: np.ndarray = np.eye(1)
+    for matrix in matrices:
+        whole = np.kron(whole, matrix)
     like = raw(like)
-    return namespace(like).asarray(product.astype(kind), device=like.device)
+    kind = np.result_type(like.dtype, np.complex64) if whole.dtype.kind == "c" else like.dtype
+    return namespace(like).asarray(whole.astype(kind), device=like.device)

@@ -1,4 +1,4 @@
-"""How tubes are transformed: the matrix M of one tube axis, its inverse, and the road by which each is applied.
+"""How tubes are transformed: the matrix M of a tube axis, its inverse, and the road by which each is applied.
 
 Short tubes go through one matrix product, long ones through a fast transform where one is known; the lengths
 where the roads cross are measured (`_fast.py`, and `Fourier` below). Every road is differentiable.
@@ -80,7 +80,7 @@ class Transform:
 
     def identity_tube(self) -> np.ndarray:
         """The unit of the tubes, M⁻¹ 1, (n,)."""
-        return self.inverse(np.ones((self.n, 1, 1)), -3)[:, 0, 0]  # type: ignore[no-any-return]
+        return self.inverse(np.ones((self.n, 1, 1)), -3)[:, 0, 0]
 
     # -------------------------------------------------------------------------------------------- the maps
 
@@ -97,7 +97,7 @@ class Transform:
         return self._apply("inverse", A_hat, axis)
 
     def reflect(self, A: Any, axis: int) -> Any:
-        """The tubes whose transform is the conjugate of M conj(a): P a with P = M⁻¹ conj(M), a itself for real M."""
+        """From conj(a) to aᴴ, whose transform is conj(M a): P = M⁻¹ conj(M) applied, nothing for real M."""
         return A if self.real else self._apply("reflection", A, axis)
 
     def _apply(self, which: str, A: Any, axis: int) -> Any:
@@ -106,7 +106,8 @@ class Transform:
         return mode_product(A, self._like(which, A), axis)
 
     def _is_fast(self, A: Any) -> bool:
-        return self._fast is not None and self.n >= (self._fast.single if _is_single(A) else self._fast.double)
+        fast = self._fast
+        return fast is not None and self.n >= (fast.single if _is_single(A) else fast.double)
 
     # ------------------------------------------------------------------------------------ cached matrices
 
@@ -127,7 +128,7 @@ class Transform:
             if found is None:
                 found = self._cache[which] = np.array(self._build(which))
                 found.flags.writeable = False
-            return found  # type: ignore[no-any-return]
+            return found
         double = self._host(which)
         kind = np.dtype(dtype)
         return double.astype(_complex_dtype(kind) if double.dtype.kind == "c" else kind, copy=False)
@@ -185,8 +186,8 @@ class Identity(Transform):
 class Fourier(Transform):
     """The unnormalised discrete Fourier transform; a real tube has the half spectrum of n//2+1 entries.
 
-    The tubes of a real A go to the first n//2+1 entries of their spectrum and come back real, those of a complex
-    A to all n and come back complex; n tells them apart for n > 2. For n ≤ 2 the matrix is real, and so are the
+    Tubes of a real A go to the first n//2+1 entries of their spectra and come back real, those of a complex A
+    go to all n and come back complex; n > 2 tells them apart. For n ≤ 2 the matrix is real, and so are
     transforms of real tubes.
     """
 
@@ -221,14 +222,18 @@ class Fourier(Transform):
             return self._apply("M", A, axis)
         if A.dtype.kind == "c":
             return ct.fft.fft(A, axis=axis) if self._is_fast(A) else self._apply("M", A, axis)
-        return ct.fft.rfft(A, axis=axis) if self._is_fast(A) else to_complex(A, self._like("to half", A), axis)
+        if self._is_fast(A):
+            return ct.fft.rfft(A, axis=axis)
+        return to_complex(A, self._like("to half", A), axis)
 
     def inverse(self, A_hat: Any, axis: int) -> Any:
         """Real tubes from half spectra, complex ones from whole spectra."""
         if self.real:
             return self._apply("inverse", A_hat, axis)
         if A_hat.shape[axis] == self.n:
-            return ct.fft.ifft(A_hat, axis=axis) if self._is_fast(A_hat) else self._apply("inverse", A_hat, axis)
+            if self._is_fast(A_hat):
+                return ct.fft.ifft(A_hat, axis=axis)
+            return self._apply("inverse", A_hat, axis)
         if self._is_fast(A_hat):
             return ct.fft.irfft(A_hat, n=self.n, axis=axis)
         return to_real(A_hat, self._like("from half", A_hat), axis)
@@ -244,7 +249,7 @@ class Fourier(Transform):
         if which == "to half":  # [Re F; Im F], the first rows of F
             F = self._host("M")[: self.half]
             return np.concatenate([F.real, F.imag])
-        if which == "from half":  # [Re B, -Im B] for the B with a = Re B â: every pair of entries counts twice
+        if which == "from half":  # [Re B, -Im B] where a = Re(B â): the entries of a pair count twice
             twice = np.where((np.arange(self.half) * 2) % self.n == 0, 1.0, 2.0)
             B = self._host("inverse")[:, : self.half] * twice
             return np.concatenate([B.real, -B.imag], axis=1)
@@ -260,7 +265,7 @@ def _fourier_matrix(n: int) -> np.ndarray:
 
 
 def _is_single(A: Any) -> bool:
-    return A.dtype.itemsize <= (8 if A.dtype.kind == "c" else 4)  # type: ignore[no-any-return]
+    return A.dtype.itemsize <= (8 if A.dtype.kind == "c" else 4)
 
 
 def _complex_dtype(dtype: Any) -> Any:

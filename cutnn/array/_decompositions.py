@@ -1,13 +1,13 @@
 """Decompositions of matrices: `cholesky`, `qr`, `eigh`, `svd`, `eig` and their values alone.
 
-Rules are the published adjoint forms, conjugated at both ends because rules are bilinear (see `cutnn.tape`). In
-them a bar marks the cotangent: Ā belongs to A.
+Rules are the published adjoint forms, conjugated at both ends because rules are bilinear (see `cutnn.tape`).
+In them a bar marks the cotangent: Ā belongs to A.
 
-The factors of `eigh`, `svd` and `eig` are determined only up to phases, and within an eigenspace up to a rotation;
-gradients mean something for functions that do not depend on that choice. Where two eigenvalues or singular values
-meet, the derivative of their vectors does not exist: the share of the pair, 1/(λ_j - λ_i), counts as 0, so that
-gradients stay finite. They are then still exact for functions of the values that treat equal ones alike (sums,
-nuclear norms) and for the polar factor U @ Vh.
+The factors of `eigh`, `svd` and `eig` are determined only up to phases, and within an eigenspace up to a
+rotation; gradients mean something for functions that do not depend on that choice. Where two eigenvalues or
+singular values meet, the derivative of their vectors does not exist: the share of the pair, 1/(λ_j - λ_i),
+counts as 0, so that gradients stay finite. They are then still exact for functions of the values that treat
+equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cutnn.tape import NotDifferentiableError, Traced, constant, primitive
 
 
 def _cholesky_rule(g: Any, ans: Any, upper: bool) -> Any:
-    """Ā = L⁻ᴴ sym(Φ(Lᴴ L̄)) L⁻¹, with Φ the lower triangle and half the diagonal (Murray 2016, arXiv 1602.07527)."""
+    """Ā = L⁻ᴴ sym(Φ(Lᴴ L̄)) L⁻¹, Φ the lower triangle and half the diagonal (Murray, arXiv 1602.07527)."""
     lower, lower_bar = (adjoint(ans), g.mT) if upper else (ans, conj(g))
     phi = adjoint(lower) @ (lower_bar * _lower_half(lower, 1.0)) * _lower_half(lower, 0.5)
     inverse = inv(lower)
@@ -34,10 +34,10 @@ def _cholesky_rule(g: Any, ans: Any, upper: bool) -> Any:
 
 @primitive(x=_cholesky_rule)
 def cholesky(x: Any, /, *, upper: bool = False) -> Any:
-    """cholesky(x, /, *, upper=False) of the Python array API standard: the L with L @ Lᴴ = x, or U with Uᴴ @ U = x.
+    """cholesky(x, /, *, upper=False) of the array API standard: L with L @ Lᴴ = x, or U with Uᴴ @ U = x.
 
-    x is Hermitian and positive definite, only one triangle of it is read, and its gradient is Hermitian. Raises
-    LinAlgError on NumPy where x is not positive definite.
+    x is Hermitian and positive definite, only one triangle of it is read, and its gradient is Hermitian.
+    Raises LinAlgError on NumPy where x is not positive definite.
 
     >>> import cutnn as ct
     >>> ct.linalg.cholesky(ct.asarray([[4.0, 2.0], [2.0, 5.0]]))
@@ -56,8 +56,8 @@ def _qr_rule(g: Any, ans: Any, x: Any, mode: str) -> Any:
     rows, columns = x.shape[-2:]
     if mode == "complete" and rows > columns:
         raise NotDifferentiableError(
-            f"qr of a tall matrix (here {rows} by {columns}) has no gradient in mode 'complete', since its further "
-            "columns of Q are arbitrary; use mode='reduced'"
+            f"qr of a tall matrix (here {rows} by {columns}) has no gradient in mode 'complete', since the "
+            "further columns of Q are arbitrary; use mode='reduced'"
         )
     q_bar, r_bar = (None if part is None else conj(part) for part in g)
     if columns <= rows:
@@ -88,8 +88,8 @@ def _tall_qr_rule(q: Any, r: Any, q_bar: Any, r_bar: Any) -> Any:
 def qr(x: Any, /, *, mode: str = "reduced") -> Any:
     """qr(x, /, *, mode="reduced") of the Python array API standard: x = Q @ R, returned as (Q, R).
 
-    The gradient needs full rank (NumPy raises LinAlgError where R is exactly singular), for a wide matrix of its
-    leading square; in mode "complete" that of a tall matrix raises NotDifferentiableError.
+    The gradient needs full rank (NumPy raises LinAlgError where R is exactly singular), for a wide matrix of
+    its leading square; in mode "complete" that of a tall matrix raises NotDifferentiableError.
     """
     return namespace(x).linalg.qr(x, mode=mode)
 
@@ -110,10 +110,10 @@ def _eigh_rule(g: Any, ans: Any) -> Any:
 
 @primitive(x=_eigh_rule)
 def eigh(x: Any, /) -> Any:
-    """eigh(x, /) of the Python array API standard: x @ V = V @ diag(w) for Hermitian x, as (w, V), w ascending.
+    """eigh(x, /) of the Python array API standard: x @ V = V @ diag(w) for Hermitian x, as (w, V).
 
-    Only one triangle of x is read, and its gradient is Hermitian. Where eigenvalues are equal, see the top of this
-    file: gradients are finite.
+    w ascends. Only one triangle of x is read, and its gradient is Hermitian. Where eigenvalues are equal, see
+    the top of this file: gradients are finite.
     """
     return namespace(x).linalg.eigh(x)
 
@@ -136,14 +136,16 @@ class EigResult(NamedTuple):
 
 
 def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
-    """Ā = V⁻ᴴ (diag(w̄) + conj(F) ∘ (Vᴴ V̄ - Vᴴ V diag(Re Vᴴ V̄))) Vᴴ, for vectors of norm 1 (Boeddeker 2017)."""
+    """Ā = V⁻ᴴ (diag(w̄) + conj(F) ∘ (Vᴴ V̄ - Vᴴ V diag(Re Vᴴ V̄))) Vᴴ, vectors of norm 1 (arXiv 1701.00392)."""
     w, v = ans
     w_bar, v_bar = g
     inner = 0 if w_bar is None else from_diagonal(conj(w_bar), w.shape[-1], w.shape[-1], 0)
     if v_bar is not None:
         v_bar = conj(v_bar)
         lengths = real(conj(v) * v_bar).sum(axis=-2)
-        inner = inner + _reciprocal(conj(_row(w) - _column(w)), w) * (adjoint(v) @ (v_bar - v * _row(lengths)))
+        inner = inner + _reciprocal(conj(_row(w) - _column(w)), w) * (
+            adjoint(v) @ (v_bar - v * _row(lengths))
+        )
     return fit(conj(solve(adjoint(v), inner @ adjoint(v))), x.shape, x.dtype)
 
 
@@ -161,30 +163,24 @@ def eig(x: Any, /) -> Any:
 
 
 def eigvals(x: Any, /) -> Any:
-    """The eigenvalues, complex, of general matrices, as in version 2025.12 of the Python array API standard."""
+    """The eigenvalues, complex, of general matrices, as in version 2025.12 of the array API standard."""
     return eig(x)[0]
 
 
 # ------------------------------------------------------------------------------------------- singular values
 
 
-def _svd_rule(g: Any, ans: Any, full_matrices: bool) -> Any:
-    """Ā = (U (diag(s̄) + M) + (1 - U Uᴴ) Ū S⁻¹) Vᴴ + U S⁻¹ V̄ᴴ (1 - V Vᴴ), after Wan and Zhang 2019, arXiv 1909.02659.
+def _svd_rule(g: Any, ans: Any) -> Any:
+    """Ā = (U (diag(s̄) + M) + (1 - U Uᴴ) Ū S⁻¹) Vᴴ + U S⁻¹ V̄ᴴ (1 - V Vᴴ) (Wan and Zhang, arXiv 1909.02659).
 
-    With X = skew(Uᴴ Ū) and Y = skew(Vᴴ V̄), their M_ij = (X_ij s_j + s_i Y_ij) / (s_j² - s_i²), and its phase term on
-    the diagonal, are ½ (X + Y)_ij / (s_j - s_i) + ½ (X - Y)_ij / (s_j + s_i): here only the first meets equal
-    singular values, and only when the function depends on the choice of vectors is X + Y not 0 there.
+    With X = skew(Uᴴ Ū) and Y = skew(Vᴴ V̄), their M_ij = (X_ij s_j + s_i Y_ij) / (s_j² - s_i²), and its phase
+    term on the diagonal, are ½ (X + Y)_ij / (s_j - s_i) + ½ (X - Y)_ij / (s_j + s_i): here only the first
+    meets equal singular values, and only when the function depends on the choice of vectors is X + Y not 0
+    there.
     """
     u, s, vh = ans
     u_bar, s_bar, vh_bar = g
     rows, columns, count = u.shape[-2], vh.shape[-1], s.shape[-1]
-    if full_matrices and rows != columns:
-        if u_bar is not None or vh_bar is not None:
-            raise NotDifferentiableError(
-                f"svd of a matrix that is not square (here {rows} by {columns}) has no gradient of U and Vh with "
-                "full_matrices=True, since their further vectors are arbitrary; use full_matrices=False"
-            )
-        u, vh = u[..., :count], vh[..., :count, :]
     total = 0 if s_bar is None else u * _row(s_bar)
     x = y = rest = 0
     if u_bar is not None:
@@ -206,18 +202,39 @@ def _svd_rule(g: Any, ans: Any, full_matrices: bool) -> Any:
 
 
 @primitive(x=_svd_rule)
+def _svd(x: Any) -> Any:
+    return namespace(x).linalg.svd(x, full_matrices=False)
+
+
+def _full_svd_rule(g: Any, x: Any) -> Any:
+    u_bar, s_bar, vh_bar = g
+    if u_bar is not None or vh_bar is not None:
+        rows, columns = x.shape[-2:]
+        raise NotDifferentiableError(
+            f"svd of a matrix that is not square (here {rows} by {columns}) has no gradient of U and Vh with "
+            "full_matrices=True, since their further vectors are arbitrary; use full_matrices=False"
+        )
+    return _svd_rule((None, s_bar, None), _svd(x))
+
+
+@primitive(x=_full_svd_rule)
+def _full_svd(x: Any) -> Any:
+    return namespace(x).linalg.svd(x, full_matrices=True)
+
+
 def svd(x: Any, /, *, full_matrices: bool = True) -> Any:
     """svd(x, /, *, full_matrices=True) of the Python array API standard: x = U @ diag(S) @ Vh, as (U, S, Vh).
 
-    S falls. Where singular values are equal, see the top of this file; where they are 0, 1/S counts as 0: gradients
-    are finite. With full_matrices only square matrices have a gradient of U and Vh (NotDifferentiableError).
+    S falls. Where singular values are equal, see the top of this file; where they are 0, 1/S counts as 0:
+    gradients are finite. With full_matrices only square matrices have a gradient of U and Vh
+    (NotDifferentiableError).
 
     >>> import cutnn as ct
     >>> U, S, Vh = ct.linalg.svd(ct.ones((4, 2)), full_matrices=False)
     >>> U.shape, S.shape, Vh.shape
     ((4, 2), (2,), (2, 2))
     """
-    return namespace(x).linalg.svd(x, full_matrices=full_matrices)
+    return _full_svd(x) if full_matrices and x.shape[-2] != x.shape[-1] else _svd(x)
 
 
 def svdvals(x: Any, /) -> Any:
@@ -232,7 +249,7 @@ def svdvals(x: Any, /) -> Any:
     """
     if type(x) is not Traced:
         return namespace(x).linalg.svdvals(x)
-    return _nonnegative(svd(x, full_matrices=False)[1])
+    return _nonnegative(_svd(x)[1])
 
 
 @primitive(s=lambda g, s: where(_is_negligible(s, s), 0, g))
@@ -259,7 +276,8 @@ def _reciprocal(x: Any, values: Any) -> Any:
 
 @constant
 def _is_negligible(x: Any, values: Any) -> Any:
-    """Whether |x| is no more than the rounding errors of `values`, (*batch, n), which the decomposition makes."""
+    """Whether |x| is no more than the rounding errors of `values`, (*batch, n), which the decomposition
+    makes."""
     xp = namespace(x, values)
     bound = 10 * xp.finfo(values.dtype).eps * xp.abs(values).sum(axis=-1)
     return xp.abs(x) <= bound.reshape((*bound.shape, *[1] * (x.ndim - bound.ndim)))

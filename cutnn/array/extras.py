@@ -1,4 +1,5 @@
-"""Beyond the standard: activations, softmax and its kin, `einsum`, each with the direct and stable gradient."""
+"""Beyond the standard: activations, softmax and its kin, `einsum`, each with the direct and stable
+gradient."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from typing import Any
 from cutnn.array._define import fit
 from cutnn.array._linear import normal_axes, with_reduced_axes
 from cutnn.array.elementwise import exp, where
-from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
 from cutnn.tape import constant, primitive
 
@@ -58,8 +58,8 @@ def logsumexp(x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims:
     """log(sum(exp(x))) of real x along one axis, several, or all (None), without overflow.
 
     >>> import cutnn as ct
-    >>> ct.logsumexp(ct.asarray([1000.0, 1000.0]))
-    np.float64(1000.6931471805599)
+    >>> float(ct.logsumexp(ct.asarray([1000.0, 1000.0])))
+    1000.6931471805599
     """
     return _logsumexp(x, axis, keepdims)
 
@@ -125,7 +125,8 @@ def _log_softmax(x: Any, axis: Any) -> Any:
 def einsum(subscripts: str, /, *operands: Any) -> Any:
     """The sum of products that subscripts like "bij,bjk->bik" describe, in NumPy's notation.
 
-    An operand may not repeat a letter of its own (take `linalg.diagonal` first), and "..." is not known: ValueError.
+    An operand may not repeat a letter of its own (take `linalg.diagonal` first), and "..." is not known:
+    ValueError.
 
     >>> import cutnn as ct
     >>> ct.einsum("ij,kj->ik", ct.ones((2, 3)), ct.ones((4, 3))).shape

@@ -1,9 +1,9 @@
 """The Fourier chapter of the array API standard.
 
-Rules are bilinear (see `cutnn.tape`), and the matrix of a Fourier transform is its own transpose, so the rule of
-`fft` is `fft`. Those of `rfft` and `irfft` are one another but for the weights of the half spectrum: each of its
-entries stands for two, only that of frequency 0, and for even n the last, for one. Padding and trimming to n
-(`_resize`) are each other's transposes.
+Rules are bilinear (see `cutnn.tape`), and the matrix of a Fourier transform is its own transpose, so the rule
+of `fft` is `fft`. Those of `rfft` and `irfft` are one another but for the weights of the half spectrum: each
+of its entries stands for two, only that of frequency 0, and for even n the last, for one. Padding and
+trimming to n (`_resize`) are each other's transposes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ __all__ = [
     "rfftn",
 ]
 
-# A transform and its way back scale by factors whose product is 1/n; this is the norm with the other's factor.
+# A transform and its way back scale by factors whose product is 1/n; this is the norm with the other's
+# factor.
 _SWAPPED = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 
 # ------------------------------------------------------------------------------------------------ transforms
@@ -149,13 +150,14 @@ def irfftn(
 def hfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Any:
     """hfft(x, /, *, n=None, axis=-1, norm="backward") of the Python array API standard.
 
-    The transform, which is real, of an array of which x is the first half and whose second half is its conjugate.
+    The transform, which is real, of an array whose first half is x and whose second half is its conjugate,
+    mirrored.
     """
     return irfft(conj(x), n=n, axis=axis, norm=_SWAPPED.get(norm, norm))
 
 
 def ihfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Any:
-    """ihfft(x, /, *, n=None, axis=-1, norm="backward") of the Python array API standard: the inverse of hfft."""
+    """ihfft(x, /, *, n=None, axis=-1, norm="backward") of the array API standard, the inverse of hfft."""
     return conj(rfft(x, n=n, axis=axis, norm=_SWAPPED.get(norm, norm)))
 
 
@@ -197,7 +199,11 @@ def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Any:
 # ------------------------------------------------------------------------------------ primitives, helpers
 
 
-@linear(lambda g, shape, axes, norm, inverse: _fftn(g, axes, norm, inverse))
+def _fftn_rule(g: Any, shape: Any, axes: tuple[int, ...], norm: str, inverse: bool) -> Any:
+    return _fftn(g, axes, norm, inverse)
+
+
+@linear(_fftn_rule)
 def _fftn(x: Any, axes: tuple[int, ...], norm: str, inverse: bool) -> Any:
     fft = namespace(x).fft
     if len(axes) == 1:
@@ -205,26 +211,26 @@ def _fftn(x: Any, axes: tuple[int, ...], norm: str, inverse: bool) -> Any:
     return (fft.ifftn if inverse else fft.fftn)(x, axes=axes, norm=norm)
 
 
-@linear(
-    lambda g, shape, n, axis, norm: _irfft(
-        conj(g) * _weights(g, n, axis, one=1.0, two=0.5), n, axis, _SWAPPED[norm]
-    )
-)
+def _rfft_rule(g: Any, shape: Any, n: int, axis: int, norm: str) -> Any:
+    return _irfft(conj(g) * _weights(g, n, axis, one=1.0, two=0.5), n, axis, _SWAPPED[norm])
+
+
+@linear(_rfft_rule)
 def _rfft(x: Any, n: int, axis: int, norm: str) -> Any:
     return namespace(x).fft.rfft(x, n=n, axis=axis, norm=norm)
 
 
-@linear(
-    lambda g, shape, n, axis, norm: (
-        conj(_rfft(g, n, axis, _SWAPPED[norm])) * _weights(g, n, axis, one=1.0, two=2.0)
-    )
-)
+def _irfft_rule(g: Any, shape: Any, n: int, axis: int, norm: str) -> Any:
+    return conj(_rfft(g, n, axis, _SWAPPED[norm])) * _weights(g, n, axis, one=1.0, two=2.0)
+
+
+@linear(_irfft_rule)
 def _irfft(x: Any, n: int, axis: int, norm: str) -> Any:
     return namespace(x).fft.irfft(x, n=n, axis=axis, norm=norm)
 
 
 def _weights(like: Any, n: int, axis: int, one: float, two: float) -> Any:
-    """For each entry of a half spectrum: `one` where it stands for itself alone, `two` where for its mirror too."""
+    """For each entry of a half spectrum: `one` where it stands for itself alone, else `two`."""
     like = raw(like)
     weights = namespace(like).full(n // 2 + 1, two, dtype=like.real.dtype)
     weights[0] = one
@@ -237,7 +243,11 @@ def _resize(x: Any, length: int, axis: int) -> Any:
     return x if x.shape[axis] == length else _resized(x, length, axis)
 
 
-@linear(lambda g, shape, length, axis: _resized(g, shape[axis], axis))
+def _resized_rule(g: Any, shape: tuple[int, ...], length: int, axis: int) -> Any:
+    return _resized(g, shape[axis], axis)
+
+
+@linear(_resized_rule)
 def _resized(x: Any, length: int, axis: int) -> Any:
     """x trimmed, or padded with zeros, to this length."""
     if length < 1:
@@ -276,8 +286,9 @@ def _lengths_and_axes(x: Any, s: Any, axes: Any) -> tuple[tuple[int, ...] | None
     axes = normal_axes("fftn", tuple(axes), ndim)
     if s is not None and len(s) != len(axes):
         raise ValueError(f"fftn: {len(s)} lengths s={tuple(s)} for {len(axes)} axes {axes}")
-    lengths = None if s is None else tuple([x.shape[a] if n == -1 else n for n, a in zip(s, axes, strict=True)])
-    return lengths, axes
+    if s is not None:
+        s = tuple([x.shape[a] if n == -1 else n for n, a in zip(s, axes, strict=True)])
+    return s, axes
 
 
 def _placed(x: Any, dtype: Any, device: str | None) -> Any:

@@ -24,14 +24,30 @@ def getitem(x: Any, key: Any, /) -> Any:
     return _getitem(x, key)
 
 
-@linear(lambda g, shape, key: put(g, key, shape, _may_repeat(key)))
+@linear(lambda g, shape, key: _Put(g, key, shape, _may_repeat(key)))
 def _getitem(x: Any, key: Any) -> Any:
     return x[key]
 
 
-def put(g: Any, key: Any, shape: tuple[int, ...], repeats: bool) -> Any:
+class _Put(Scattered):
     """Zeros of a shape with g at [key], added up where the key repeats: the adjoint of x[key]."""
-    return _put(g, key, shape, repeats)
+
+    __slots__ = ("g", "key", "repeats", "shape")
+
+    def __init__(self, g: Any, key: Any, shape: tuple[int, ...], repeats: bool) -> None:
+        self.g, self.key, self.shape, self.repeats = g, key, shape, repeats
+
+    def dense(self) -> Any:
+        return _put(self.g, self.key, self.shape, self.repeats)
+
+    def add_to(self, held: Any) -> Any:
+        if held.shape == () or held.dtype != self.g.dtype or type(held) is Traced or type(self.g) is Traced:
+            return held + self.dense()  # a number cannot be written to, nor should a traced array be
+        if self.repeats:
+            namespace(held, self.g).add.at(held, self.key, self.g)
+        else:
+            held[self.key] += self.g
+        return held
 
 
 @linear(lambda h, before, key, shape, repeats: getitem(h, key))
@@ -64,7 +80,7 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Any:
     return _take(x, indices, normal_axis("take", axis or 0, ndim))
 
 
-@linear(lambda g, shape, indices, axis: put(g, (slice(None),) * axis + (indices,), shape, indices.ndim > 0))
+@linear(lambda g, shape, indices, axis: _Put(g, (slice(None),) * axis + (indices,), shape, indices.ndim > 0))
 def _take(x: Any, indices: Any, axis: int) -> Any:
     return namespace(x, indices).take(x, indices, axis=axis)
 
@@ -90,10 +106,10 @@ def along_axis(x: Any, indices: Any, axis: int, repeats: bool) -> Any:
             f"take_along_axis: indices of shape {indices.shape} need as many dimensions as x, of {x.shape}"
         )
     axis = normal_axis("take_along_axis", axis, ndim)
-    return _along_axis(x, indices, axis, repeats or _stretched(x.shape, indices.shape, axis))
+    return _along_axis(x, indices, axis, repeats)
 
 
-@linear(lambda g, shape, indices, axis, repeats: put(g, _along(shape, indices, axis), shape, repeats))
+@linear(lambda g, shape, indices, axis, repeats: _Put(g, _along(shape, indices, axis), shape, repeats))
 def _along_axis(x: Any, indices: Any, axis: int, repeats: bool) -> Any:
     return namespace(x, indices).take_along_axis(x, indices, axis=axis)
 
@@ -169,10 +185,6 @@ def _along(shape: tuple[int, ...], indices: Any, axis: int) -> tuple[Any, ...]:
         form[i] = n
         key.append(indices if i == axis else xp.reshape(xp.arange(n), tuple(form)))
     return tuple(key)
-
-
-def _stretched(shape: tuple[int, ...], of_indices: tuple[int, ...], axis: int) -> bool:
-    return any(n != m for i, (n, m) in enumerate(zip(shape, of_indices, strict=True)) if i != axis)
 
 
 _RANK = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}

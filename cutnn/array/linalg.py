@@ -1,9 +1,10 @@
-"""Linear algebra of the array API standard: its functions `matmul`, `tensordot`, `vecdot`, `matrix_transpose`, and
-its `linalg` extension.
+"""Linear algebra of the array API standard: its functions `matmul`, `tensordot`, `vecdot`,
+`matrix_transpose`, and its `linalg` extension.
 
-Matrices stand in the last two axes, batch axes lead and broadcast. Gradients exist for real and complex arrays, to
-any order, and are finite at degenerate points: 0 for a norm at zero, exact for the determinant of a singular matrix,
-of constant rank for `pinv`; `_decompositions.py` says what happens at equal eigenvalues and singular values.
+Matrices stand in the last two axes, batch axes lead and broadcast. Gradients exist for real and complex
+arrays, to any order, and are finite at degenerate points: 0 for a norm at zero, exact for the determinant of
+a singular matrix, of constant rank for `pinv`; `_decompositions.py` says what happens at equal eigenvalues
+and singular values.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ __all__ = [
 def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: float = 2) -> Any:
     """vector_norm(x, /, *, axis=None, keepdims=False, ord=2) of the Python array API standard.
 
-    The ord-norm of the entries along one axis, several, or all (None). The gradient at zero, and of an entry that
-    is zero where ord < 2, is 0; that of ord=0, a count, is 0 everywhere.
+    The ord-norm of the entries along one axis, several, or all (None). The gradient at zero, and of an entry
+    that is zero where ord < 2, is 0; that of ord=0, a count, is 0 everywhere.
 
     >>> import cutnn as ct
     >>> ct.grad(ct.linalg.vector_norm)(ct.asarray([3.0, 4.0]))
@@ -91,16 +92,16 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: flo
         return namespace(x).linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
     shape = x.shape
     if axis is None:
-        x, axes, reduced = reshape(x, (-1,)), (0,), tuple([1] * len(shape) if keepdims else ())
+        x, axes = reshape(x, (-1,)), normal_axes("vector_norm", 0, 1)
+        reduced = [1] * len(shape) if keepdims else []
     else:
         axes = normal_axes("vector_norm", axis, len(shape))
-        lengths = [(1 if i in axes else n) for i, n in enumerate(shape) if keepdims or i not in axes]
-        reduced = tuple(lengths)
+        reduced = [(1 if i in axes else n) for i, n in enumerate(shape) if keepdims or i not in axes]
     if ord in (math.inf, -math.inf):
         norm = abs(x).max(axis=axes) if ord > 0 else abs(x).min(axis=axes)
     else:
         norm = _finite_norm(x, axes, ord)
-    return reshape(norm, reduced)
+    return reshape(norm, tuple(reduced))
 
 
 def _finite_norm_rule(g: Any, ans: Any, x: Any, ord: float) -> Any:
@@ -125,8 +126,8 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str = "fro") 
     """matrix_norm(x, /, *, keepdims=False, ord="fro") of the Python array API standard.
 
     ord is "fro", "nuc" (the sum of the singular values), 2 or -2 (the largest, the smallest of them), 1 or -1
-    (column sums), inf or -inf (row sums). The gradient at zero is 0; entries, sums or singular values that tie for
-    the maximum share it. Raises ValueError for another ord.
+    (column sums), inf or -inf (row sums). The gradient at zero is 0; entries, sums or singular values that
+    tie for the maximum share it. Raises ValueError for another ord.
 
     >>> import cutnn as ct
     >>> ct.grad(lambda x: ct.linalg.matrix_norm(x, ord="nuc"))(ct.zeros((2, 2)))
@@ -146,7 +147,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str = "fro") 
     if ord == "nuc":
         norm = values.sum(axis=-1)
     else:
-        norm = values.max(axis=-1) if ord in (1, 2, math.inf) else values.min(axis=-1)  # type: ignore[comparison-overlap]
+        norm = values.max(axis=-1) if ord in (1, 2, math.inf) else values.min(axis=-1)
     return reshape(norm, (*norm.shape, 1, 1)) if keepdims else norm
 
 
@@ -163,8 +164,9 @@ def _det_rule(g: Any, ans: Any, x: Any) -> Any:
 def det(x: Any, /) -> Any:
     """det(x, /) of the Python array API standard: the determinant of each matrix.
 
-    The gradient, the matrix of cofactors, is exact for singular matrices too, and so is the second derivative; from
-    the third on, derivatives are exact where no singular values that are nearly 0 or equal meet in one matrix.
+    The gradient, the matrix of cofactors, is exact for singular matrices too, and so is the second
+    derivative; from the third on, derivatives are exact where no singular values that are nearly 0 or equal
+    meet in one matrix.
 
     >>> import cutnn as ct
     >>> ct.grad(ct.linalg.det)(ct.asarray([[1.0, 0.0], [0.0, 0.0]]))
@@ -189,8 +191,8 @@ def _slogdet_rule(g: Any, ans: Any, x: Any) -> Any:
 def slogdet(x: Any, /) -> Any:
     """slogdet(x, /) of the Python array API standard: (sign, logabsdet) of the determinant.
 
-    The gradient at a singular matrix, where logabsdet is -inf and has none, is that of the log of the product of
-    the singular values that are not 0.
+    The gradient at a singular matrix, where logabsdet is -inf and has none, is that of the log of the product
+    of the singular values that are not 0.
     """
     return namespace(x).linalg.slogdet(x)
 
@@ -211,7 +213,8 @@ def _cofactors_rule(g: Any, x: Any) -> Any:
 def _cofactors(x: Any) -> Any:
     """The matrix of cofactors, det(x) x⁻ᵀ, of matrices that may be singular.
 
-    With x = U S Vh it is det(U) det(Vh) conj(U) C conj(Vh), where C is diagonal, C_ii = ∏ s_k over k other than i.
+    With x = U S Vh it is det(U) det(Vh) conj(U) C conj(Vh), where C is diagonal, C_ii = ∏ s_k over k other
+    than i.
     """
     xp = namespace(x)
     phase, u, s, vh = _determinant_of_svd(x)
@@ -242,7 +245,7 @@ def _is_well_conditioned(x: Any) -> bool:
     return bool(xp.all(condition < xp.finfo(x.dtype).eps ** -0.5))  # not so for nan, which CuPy may give
 
 
-# ---------------------------------------------------------------------------------------- rank and pseudoinverse
+# ------------------------------------------------------------------------------------- rank, pseudoinverse
 
 
 def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
@@ -257,8 +260,8 @@ def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
 def pinv(x: Any, /, *, rtol: Any = None) -> Any:
     """pinv(x, /, *, rtol=None) of the Python array API standard: the Moore-Penrose inverse.
 
-    Singular values below rtol times the largest count as 0. The gradient is along changes that keep the rank: where
-    the rank can rise, the inverse jumps.
+    Singular values below rtol times the largest count as 0. The gradient is along changes that keep the rank:
+    where the rank can rise, the inverse jumps.
     """
     return namespace(x).linalg.pinv(x, rtol=rtol)
 

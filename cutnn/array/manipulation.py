@@ -52,8 +52,8 @@ def _reshape(x: Any, shape: Any, copy: bool | None) -> Any:
     return namespace(x).reshape(x, shape) if copy is None else namespace(x).reshape(x, shape, copy=copy)
 
 
-def expand_dims(x: Any, /, *, axis: int | tuple[int, ...] = 0) -> Any:
-    """expand_dims(x, /, *, axis=0) of the array API standard: an axis of length 1 at position `axis`.
+def expand_dims(x: Any, /, axis: int | tuple[int, ...] = 0) -> Any:
+    """expand_dims(x, /, axis=0) of the array API standard: an axis of length 1 at position `axis`.
 
     Several positions may be given; they count in the result.
     """

@@ -36,7 +36,7 @@ class _RichProgress(Progress):
     def __init__(self, rich: Any, epochs: int, steps: int) -> None:
         self._display = rich.Progress(
             rich.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            rich.BarColumn(),
+            rich.BarColumn(bar_width=20),
             rich.TimeElapsedColumn(),
             rich.TextColumn("left"),
             rich.TimeRemainingColumn(),

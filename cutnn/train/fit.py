@@ -23,7 +23,7 @@ from cutnn.train.history import History
 
 __all__ = ["Evaluation", "FitResult", "evaluate", "fit"]
 
-_EVALUATION_BATCH = 512
+_EVALUATION_BATCH = 256
 _STEPS_BETWEEN_LOOKS = 64  # on the GPU, where looking at a loss waits for the queue
 
 
@@ -297,7 +297,7 @@ def _batch(split: Any, indices: Any, dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def _judge(loss: Any) -> tuple[Callable[..., tuple[Any, Any]], bool]:
-    """A function of (Y, target) that returns the loss and the classes predicted, and whether there are any."""
+    """A function of (Y, target) that returns loss and predicted classes, and whether there are any."""
     if hasattr(loss, "with_prediction"):
         return loss.with_prediction, True
     if hasattr(loss, "predict"):
@@ -329,6 +329,8 @@ def _columns(name: str, values: Evaluation) -> dict[str, float]:
 
 
 def _headline(row: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch"
-    )
+    """The training loss, and the best that is known of validation."""
+    shown = f"loss {row['train_loss']:.4g}"
+    if "validation_accuracy" in row:
+        return f"{shown}, validation {row['validation_accuracy']:.2%}"
+    return f"{shown}, validation {row['validation_loss']:.4g}" if "validation_loss" in row else shown

@@ -1,4 +1,5 @@
-"""Linear algebra: values by their laws, gradients by finite differences and PyTorch, degenerate points by hand."""
+"""Linear algebra: values by their laws, gradients by finite differences and PyTorch, degenerate points by
+hand."""
 
 from __future__ import annotations
 
@@ -249,7 +250,9 @@ def tolerance(dtype: Any) -> float:
 
 def close(x: Any, y: Any, scale: float = 1.0) -> None:
     assert x.dtype.char in "fdFD"
-    np.testing.assert_allclose(x, y, rtol=0, atol=tolerance(x.dtype) * max(scale, float(np.max(np.abs(y), initial=1))))
+    np.testing.assert_allclose(
+        x, y, rtol=0, atol=tolerance(x.dtype) * max(scale, float(np.max(np.abs(y), initial=1)))
+    )
 
 
 batches = hnp.array_shapes(min_dims=0, max_dims=2, max_side=3)
@@ -259,9 +262,13 @@ sides = st.integers(1, 6)
 
 class TestLaws:
     @given(
-        hnp.mutually_broadcastable_shapes(signature="(m?,n),(n,p?)->(m?,p?)", max_side=4, max_dims=2), dtypes, dtypes
+        hnp.mutually_broadcastable_shapes(signature="(m?,n),(n,p?)->(m?,p?)", max_side=4, max_dims=2),
+        dtypes,
+        dtypes,
     )
-    def test_matmul_is_that_of_numpy_and_its_gradients_fit(self, shapes: Any, dtype1: Any, dtype2: Any) -> None:
+    def test_matmul_is_that_of_numpy_and_its_gradients_fit(
+        self, shapes: Any, dtype1: Any, dtype2: Any
+    ) -> None:
         x1, x2 = draw(shapes.input_shapes[0], dtype1), draw(shapes.input_shapes[1], dtype2, 1)
         product, pullback = ct.vjp(ct.matmul, x1, x2)
         np.testing.assert_array_equal(product, np.matmul(x1, x2), strict=True)
@@ -275,7 +282,9 @@ class TestLaws:
             assert abs(np.vdot(gradient, x).real - inner) <= 1e-5 * size
 
     @given(batches, sides, sides, dtypes)
-    def test_decompositions_give_the_matrix_back(self, batch: Any, rows: int, columns: int, dtype: Any) -> None:
+    def test_decompositions_give_the_matrix_back(
+        self, batch: Any, rows: int, columns: int, dtype: Any
+    ) -> None:
         x = draw((*batch, rows, columns), dtype)
         u, s, vh = linalg.svd(x, full_matrices=False)
         q, r = linalg.qr(x)
@@ -317,7 +326,9 @@ class TestLaws:
         np.testing.assert_allclose(linalg.trace(x), np.trace(x, axis1=-2, axis2=-1), rtol=1e-5)
         assert (linalg.matrix_rank(x) == min(rows, columns)).all()
 
-    @given(batches, sides, sides, dtypes, st.sampled_from([0, 0.5, 1, 2, 3, math.inf, -math.inf]), st.booleans())
+    @given(
+        batches, sides, sides, dtypes, st.sampled_from([0, 0.5, 1, 2, 3, math.inf, -math.inf]), st.booleans()
+    )
     def test_a_norm_is_the_same_traced(
         self, batch: Any, rows: int, columns: int, dtype: Any, ord: Any, keepdims: bool
     ) -> None:
@@ -329,7 +340,9 @@ class TestLaws:
             assert np.shape(value) == np.shape(expected) and value.dtype == expected.dtype
         for kind in ("fro", "nuc", 1, 2, -2, math.inf):
             value, _ = ct.vjp(lambda x, o=kind: linalg.matrix_norm(x, ord=o, keepdims=keepdims), x)
-            np.testing.assert_allclose(value, np.linalg.matrix_norm(x, ord=kind, keepdims=keepdims), rtol=1e-5)
+            np.testing.assert_allclose(
+                value, np.linalg.matrix_norm(x, ord=kind, keepdims=keepdims), rtol=1e-5
+            )
 
 
 EYE, ZERO = np.eye(4), np.zeros((4, 4))
@@ -387,7 +400,9 @@ class TestDegeneratePoints:
         """Its gradient U @ Vh, of the rank of x, at equal and at zero singular values."""
         nuclear = ct.grad(lambda x: linalg.matrix_norm(x, ord="nuc"))
         np.testing.assert_allclose(nuclear(EYE), EYE, atol=1e-15)
-        np.testing.assert_allclose(nuclear(np.diag([5.0, 2.0, 2.0, 0.0])), np.diag([1.0, 1.0, 1.0, 0.0]), atol=1e-15)
+        np.testing.assert_allclose(
+            nuclear(np.diag([5.0, 2.0, 2.0, 0.0])), np.diag([1.0, 1.0, 1.0, 0.0]), atol=1e-15
+        )
 
     def test_polar_factor_at_equal_singular_values_is_exact(self) -> None:
         def polar(x: Any) -> Any:
@@ -414,7 +429,9 @@ class TestDegeneratePoints:
 
     def test_an_ill_conditioned_inverse_is_not_used_for_det(self) -> None:
         x = np.diag([1.0, 1e-9, 1.0, 1.0])
-        np.testing.assert_allclose(ct.grad(linalg.det)(x), np.diag([1e-9, 1.0, 1e-9, 1e-9]), rtol=1e-9, atol=1e-20)
+        np.testing.assert_allclose(
+            ct.grad(linalg.det)(x), np.diag([1e-9, 1.0, 1e-9, 1e-9]), rtol=1e-9, atol=1e-20
+        )
 
 
 class TestRefusals:
@@ -463,7 +480,8 @@ class TestOutputs:
         assert (ct.grad(lambda x: ct.sum(0 * x) + linalg.slogdet(x).sign)(EYE) == 0).all()
 
     def test_every_function_of_the_standard_is_there(self) -> None:
-        standard = """cholesky cross det diagonal eigh eigvalsh inv matmul matrix_norm matrix_power matrix_rank
+        standard = """cholesky cross det diagonal eigh eigvalsh inv matmul matrix_norm matrix_power
+        matrix_rank
             matrix_transpose outer pinv qr slogdet solve svd svdvals tensordot trace vecdot vector_norm"""
         for name in standard.split():
             assert name in linalg.__all__ and callable(getattr(linalg, name))

@@ -157,7 +157,19 @@ class TestAgainstAutograd:
 
 class TestJoining:
     def test_each_part_gets_its_own_dtype(self):
+        """Also inside: the narrow part of a network stays narrow on the way back."""
+        dtypes = []
+
+        @ct.custom_vjp
+        def spy(x):
+            return x
+
+        spy.defvjp(lambda x: (x, None), lambda _, g: (dtypes.append(g.dtype) or g,))
         a, b = np.ones(2, np.float32), np.ones(2, np.complex128)
+        for join in (ct.concat, ct.stack):
+            ct.grad(lambda a, join=join: ct.sum(ct.real((2 + 3j) * join([spy(a), b]))))(a)
+        ct.grad(lambda a: ct.sum(ct.real(ct.astype(spy(a), ct.complex128) * 1j)))(a)
+        assert dtypes == [np.float32] * 3
         for join in (ct.concat, ct.stack):
             ga, gb = ct.grad(lambda a, b, join=join: ct.sum(ct.real((2 + 3j) * join([a, b]))), (0, 1))(a, b)
             np.testing.assert_array_equal(ga, np.full(2, 2, np.float32), strict=True)
