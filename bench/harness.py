@@ -24,6 +24,7 @@ from bench.machine import cores, describe, version
 from bench.worker import serve
 
 PAUSE_SECONDS = 0.06  # OpenBLAS threads spin for 2**26 cycles, about 26 ms, before they sleep
+_SIZE_SECONDS = 40
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -73,7 +74,7 @@ def measure(case: Case, quick: bool = False, threads: int | None = None) -> dict
 
 
 def _measure_size(case: Case, label: str, workers: dict[str, _Worker], rounds: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"peers": {}, "absent": {}, "rounds": rounds}
+    entry: dict[str, Any] = {"peers": {}, "absent": {}}
     running = {}
     reference: list[np.ndarray] = []
     for name in sorted(case.peers, key=lambda name: name != OURS):  # cutnn first, for others to agree with
@@ -97,11 +98,15 @@ def _measure_size(case: Case, label: str, workers: dict[str, _Worker], rounds: i
     whole = case.whole_runs
     calls = {name: 1 if whole else worker.ask("warm", case.block_seconds) for name, worker in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
+    deadline = time.monotonic() + _SIZE_SECONDS
     for number in range(rounds):
+        if not whole and number >= case.quick_rounds and time.monotonic() > deadline:
+            break  # a busy machine: fewer rounds, and the result says how many
         for name in list(running) if number % 2 == 0 else reversed(list(running)):
             time.sleep(PAUSE_SECONDS)
             seconds[name].append(running[name].ask("block", calls[name], not whole))
 
+    entry["rounds"] = len(seconds[OURS])
     scale = UNITS[case.unit] / case.operations(**case.sizes[label])
     ours = np.array(seconds[OURS])
     for name in running:

@@ -9,7 +9,8 @@ table and writes the curves, the accuracies against the parameters, and the clas
     python examples/mnist_classify.py --data mnist --root data --preset deep
 
 Presets: `paper` (the authors' initialisation and one fixed order of the batches), `better` (the default:
-transform-aware initialisation, a new order each epoch), `deep` (a four-layer t-NN with its own settings).
+transform-aware initialisation, a new order each epoch), `deep` (a four-layer t-NN 28→28→28→28→10 by AdamW with a
+cosine schedule).
 """
 
 from __future__ import annotations
@@ -44,14 +45,22 @@ class Preset:
     learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     batch_size: int = 32
-    cosine: bool = False
+    cosine_with_decoupled_decay: bool = False
     networks: tuple[str, ...] = tuple(REFERENCE)
 
 
 PRESETS = {
     "paper": Preset(init=nn.initializers.authors, shuffle="fixed"),
     "better": Preset(init=nn.initializers.transform_aware, shuffle=True),
-    "deep": Preset(init=nn.initializers.transform_aware, shuffle=True, learning_rate=2e-3, cosine=True, networks=("deep t-NN",)),
+    "deep": Preset(
+        init=nn.initializers.transform_aware,
+        shuffle=True,
+        learning_rate=5e-3,
+        weight_decay=1e-1,
+        batch_size=64,
+        cosine_with_decoupled_decay=True,
+        networks=("deep t-NN",),
+    ),
 }
 
 
@@ -100,9 +109,13 @@ def run(name: str, dataset: data.Dataset, preset: Preset, epochs: int, seed: int
     n = dataset.train.images.shape[-1]
     model, loss = build(name, n, len(dataset.classes), preset.init, seed)
     steps = epochs * -(-len(dataset.train) // preset.batch_size)
-    every_100_epochs = optim.step_decay(preset.learning_rate, every=100 * (steps // epochs), factor=0.9)
-    lr = optim.cosine(preset.learning_rate, steps) if preset.cosine else every_100_epochs
-    optimizer = optim.Adam(model, lr=lr, weight_decay=preset.weight_decay)
+    optimizer: optim.Optimizer
+    if preset.cosine_with_decoupled_decay:
+        lr = optim.cosine(preset.learning_rate, steps)
+        optimizer = optim.AdamW(model, lr=lr, weight_decay=preset.weight_decay)
+    else:
+        lr = optim.step_decay(preset.learning_rate, every=100 * (steps // epochs), factor=0.9)
+        optimizer = optim.Adam(model, lr=lr, weight_decay=preset.weight_decay)
     result = train.fit(
         model,
         loss,

@@ -199,3 +199,40 @@ def test_gradients_of_another_model_are_refused():
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="must|needs"):
         make()
+
+
+class PretendLibrary:
+    """A library whose elementwise kernels run, statement by statement, on NumPy arrays."""
+
+    @staticmethod
+    def ElementwiseKernel(inputs, outputs, body, name):
+        names = [declaration.split()[-1] for declaration in f"{inputs}, {outputs}".split(",")]
+        written = [declaration.split()[-1] for declaration in outputs.split(",")]
+        statements = body.replace("const T ", "").replace("(T)", "").replace("; ", "\n")
+
+        def kernel(*args):
+            variables = dict(zip(names, args, strict=True)) | {"sqrt": np.sqrt}
+            arrays = {name: variables[name] for name in written}
+            variables |= {name: array.copy() for name, array in arrays.items()}
+            exec(statements.rstrip(";"), variables)
+            for name, array in arrays.items():
+                array[...] = variables[name]
+
+        return kernel
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("name", MADE)
+def test_the_gpu_kernel_says_what_the_blocks_do(name, clip):
+    rng = np.random.default_rng(0)
+    model = {str(i): rng.normal(size=shape) for i, shape in enumerate(SHAPES["small"])}
+    twin = {k: w.copy() for k, w in model.items()}
+    blocks, kernels = MADE[name](model), MADE[name](twin)
+    blocks.clip = kernels.clip = clip
+    kernels._groups[0].xp = PretendLibrary
+    for _ in range(5):
+        grads = {k: np.asarray(rng.normal(size=w.shape)) for k, w in model.items()}
+        blocks.step(grads)
+        kernels.step(grads)
+    for k, w in model.items():
+        np.testing.assert_allclose(twin[k], w, rtol=1e-13, atol=1e-15)

@@ -217,17 +217,20 @@ def product(*algebras: StarAlgebra) -> StarAlgebra:
 
 
 def _dct_matrix(n: int) -> np.ndarray:
-    k = np.arange(n)[:, None]
-    M = np.cos(np.pi * (2 * np.arange(n) + 1) * k / (2 * n)) * np.sqrt(2 / n)
+    M = np.cos(_angles(n, np.arange(n))) * np.sqrt(2 / n)
     M[0] *= np.sqrt(0.5)
     return M
 
 
 def _dst_matrix(n: int) -> np.ndarray:
-    k = np.arange(1, n + 1)[:, None]
-    M = np.sin(np.pi * (2 * np.arange(n) + 1) * k / (2 * n)) * np.sqrt(2 / n)
+    M = np.sin(_angles(n, np.arange(1, n + 1))) * np.sqrt(2 / n)
     M[-1] *= np.sqrt(0.5)
     return M
+
+
+def _angles(n: int, k: np.ndarray) -> np.ndarray:
+    """π (2j+1) k / 2n, up to whole turns: large angles cost digits, 3 of them at n = 512."""
+    return np.pi / (2 * n) * ((2 * np.arange(n) + 1) * k[:, None] % (4 * n))
 
 
 def _hartley_matrix(n: int) -> np.ndarray:

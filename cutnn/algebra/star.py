@@ -53,8 +53,8 @@ class StarAlgebra:
         self.n = math.prod(self.shape)
         self.real_products = all(t.real_products for t in transforms)
         """Whether products of real tensors are real: each transform is real or the Fourier transform."""
-        # The order in which a tensor is transformed: complex matrices, so that nothing after them halves; real
-        # ones; Fourier transforms from the last axis on, of which the first meets the real tubes of a real
+        # The order in which a tensor is transformed: complex matrices, so that none after them halves, real
+        # ones, Fourier transforms from the last axis on, of which the first meets the real tubes of a real
         # tensor, and halves them, and the others meet complex ones. `inverse` goes backwards.
         axes = [(t, k - len(transforms) - 2) for k, t in enumerate(transforms)]
         self._order = sorted(axes, key=lambda step: (step[0].real_products, not step[0].real, -step[1]))

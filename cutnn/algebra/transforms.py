@@ -136,7 +136,7 @@ class Transform:
     def _like(self, which: str, A: Any) -> Any:
         """A matrix in the dtype, the library and on the device of A."""
         A = raw(A)
-        key = (which, A.dtype, getattr(A.device, "id", A.device))
+        key = (which, type(A), A.dtype, getattr(A.device, "id", A.device))
         found = self._cache.get(key)
         if found is None:
             matrix = self._host(which).astype(self._dtype_of(which, A))

@@ -137,7 +137,7 @@ def _fitted(g: Any, rule: Rule, shape: tuple[int, ...], dtype: Any, *saved: Any)
 
 def _library_function(name: str, *args: Any) -> Callable[..., Any]:
     try:
-        return getattr(namespace(*args), name)  # type: ignore[no-any-return]
+        return getattr(namespace(*args), name)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
 
@@ -145,7 +145,7 @@ def _library_function(name: str, *args: Any) -> Callable[..., Any]:
 def _saver(rule: Rule, parameters: str) -> Callable[..., tuple[Any, ...]]:
     """A function of (ans, *arguments) that returns the tuple of those that the rule names after g."""
     needs = "".join(f"{name}, " for name in list(inspect.signature(rule).parameters)[1:])
-    return eval(f"lambda ans, {parameters}: ({needs})")  # type: ignore[no-any-return]
+    return eval(f"lambda ans, {parameters}: ({needs})")
 
 
 def _named(call: Any, name: str, arguments: str, *rules: Rule) -> Any:

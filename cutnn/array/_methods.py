@@ -46,7 +46,7 @@ def _methods() -> dict[str, Any]:
         "__getitem__": indexing.getitem,
         "__setitem__": _setitem,
         "__len__": lambda self: self.shape[0] if self.ndim else len(raw(self)),
-        "__iter__": lambda self: (self[i] for i in range(len(self))),
+        "__iter__": lambda self: iter(manipulation.unstack(self)),
         "__bool__": lambda self: bool(raw(self)),
         "__repr__": lambda self: f"Traced({self.value!r})",
         "__hash__": None,
@@ -265,10 +265,10 @@ def _numpy_function(module: str, name: str) -> Callable[..., Any] | None:
         return _NUMPY_FORMS[name]
     method = getattr(Traced, name, None)
     if name in _METHOD_FORMS and callable(method):
-        return method  # type: ignore[no-any-return]
+        return method
     for room in _ROOMS:
         if hasattr(room, name) and not isinstance(getattr(room, name), type):
-            return getattr(room, name)  # type: ignore[no-any-return]
+            return getattr(room, name)
     return None
 
 
@@ -299,6 +299,15 @@ _NUMPY_FORMS: dict[str, Callable[..., Any]] = {
     "roll": lambda a, shift, axis=None: manipulation.roll(a, shift, axis=axis),
     "sort": lambda a, axis=-1: sorting.sort(a, axis=axis),
     "where": lambda condition, x1, x2: elementwise.where(condition, x1, x2),
+    "diff": lambda a, n=1, axis=-1, **options: statistical.diff(a, axis=axis, n=n, **options),
+    "tril": lambda m, k=0: creation.tril(m, k=k),
+    "triu": lambda m, k=0: creation.triu(m, k=k),
+    "take_along_axis": lambda a, indices, axis=-1: indexing.take_along_axis(a, indices, axis=axis),
+    "count_nonzero": lambda a, axis=None, *, keepdims=False: statistical.count_nonzero(
+        a, axis=axis, keepdims=keepdims
+    ),
+    "vstack": lambda arrays: manipulation.concat([a[None] if a.ndim == 1 else a for a in arrays], axis=0),
+    "hstack": lambda arrays: manipulation.concat(arrays, axis=0 if arrays[0].ndim == 1 else 1),
     "shape": lambda a: a.shape,
     "ndim": lambda a: a.ndim,
     "size": lambda a: a.size,

@@ -22,8 +22,8 @@ multiply = binary("multiply", x1=lambda g, x2: g * x2, x2=lambda g, x1: g * x1)
 divide = binary("divide", x1=lambda g, x2: g / x2, x2=lambda g, ans, x2: -g * ans / x2)
 pow = binary(
     "pow",
-    x1=lambda g, x1, x2: g * x2 * x1 ** where(x2 == 0, 1, x2 - 1),
-    x2=lambda g, ans, x1: g * ans * log(where(x1 == 0, 1, x1)),
+    x1=lambda g, x1, x2: g * x2 * x1 ** _not_zero(x2, x2 - 1),
+    x2=lambda g, ans, x1: g * ans * log(_not_zero(x1, x1)),
 )
 remainder = binary("remainder", x1=lambda g: g, x2=lambda g, x1, x2: -g * floor_divide(x1, x2))
 floor_divide = stepwise("floor_divide", "x1, x2, /")
@@ -179,6 +179,11 @@ def _is_complex(x: Any) -> bool:
 def _direction(x: Any, length: Any) -> Any:
     """conj(x) / |x|, and 0 at 0."""
     return conj(x) / where(length == 0, 1, length) if _is_complex(x) else sign(x)
+
+
+def _not_zero(x: Any, otherwise: Any) -> Any:
+    """1 where x is zero, else the other; a plain number stays one, so that it goes with arrays of any library."""
+    return where(x == 0, 1, otherwise) if hasattr(x, "dtype") else otherwise if x else 1
 
 
 @constant

@@ -65,7 +65,7 @@ class Module:
             module.__dict__.update(zip(fixed, values, strict=True))
             return module
 
-        optree.register_pytree_node(cls, flatten, unflatten, namespace="cutnn")  # type: ignore[arg-type,type-var]
+        optree.register_pytree_node(cls, flatten, unflatten, namespace="cutnn")  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         head, *lines = _lines(self)
@@ -99,7 +99,8 @@ def count_parameters(model: Any) -> int:
 
 def _lines(module: Module) -> list[str]:
     """The module on one line, and the modules it holds below it, indented."""
-    lines = [f"{type(module).__name__}({module._summary()})"]
+    summary = module._summary()
+    lines = [f"{type(module).__name__}({summary})" if summary else type(module).__name__]
     for field in dataclasses.fields(module):  # type: ignore[arg-type]
         if field.metadata.get("static"):
             continue

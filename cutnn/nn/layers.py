@@ -132,9 +132,9 @@ class Sequential(Module):
 
     >>> from cutnn import algebra, nn
     >>> nn.Sequential(nn.TLinear(algebra.dct(28), 28, 28), nn.Unfold(), nn.Dense(784, 10))
-    Sequential(), 30,586 parameters
+    Sequential, 30,586 parameters
       layers[0]: TLinear(dct(28), 28 → 28), 22,736
-      layers[1]: Unfold(), 0
+      layers[1]: Unfold, 0
       layers[2]: Dense(784 → 10), 7,850
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 import time
 from collections.abc import Iterator
@@ -24,24 +25,26 @@ class Progress:
 @contextlib.contextmanager
 def bar(show: bool, epochs: int, steps: int) -> Iterator[Progress]:
     """The bar of a run, taken off the terminal's cursor at the end."""
-    rich = _rich() if show and sys.stderr.isatty() else None
-    if rich is None:
+    if show and sys.stderr.isatty() and _has_rich():
+        with _RichProgress(epochs, steps) as progress:
+            yield progress
+    else:
         yield Progress()
-        return
-    with _RichProgress(rich, epochs, steps) as progress:
-        yield progress
 
 
 class _RichProgress(Progress):
-    def __init__(self, rich: Any, epochs: int, steps: int) -> None:
-        self._display = rich.Progress(
-            rich.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            rich.BarColumn(bar_width=20),
-            rich.TimeElapsedColumn(),
-            rich.TextColumn("left"),
-            rich.TimeRemainingColumn(),
-            rich.TextColumn("{task.description}"),
-            console=rich.Console(stderr=True),
+    def __init__(self, epochs: int, steps: int) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._display = progress.Progress(
+            progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            progress.BarColumn(bar_width=20),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}"),
+            console=Console(stderr=True),
             auto_refresh=False,
         )
         self._task = self._display.add_task("", total=epochs * steps, epoch=0, epochs=epochs)
@@ -73,11 +76,5 @@ class _RichProgress(Progress):
         self._drawn = time.monotonic()
 
 
-def _rich() -> Any:
-    try:
-        import rich.console
-        import rich.progress
-    except ImportError:
-        return None
-    rich.progress.Console = rich.console.Console
-    return rich.progress
+def _has_rich() -> bool:
+    return importlib.util.find_spec("rich") is not None

@@ -172,7 +172,7 @@ def _train(
     """One pass over the split, a step of the optimizer a batch; the mean loss and accuracy of the batches."""
 
     def objective(model: Any, X: Any, target: Any) -> tuple[Any, Any]:
-        return judge(model(X), target)  # type: ignore[no-any-return]
+        return judge(model(X), target)
 
     judge, predicts = _judge(loss)
     differentiate = value_and_grad(objective, has_aux=True)

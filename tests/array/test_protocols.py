@@ -134,6 +134,8 @@ class TestNumpyFunctions:
             lambda np, x: np.sum(np.swapaxes(x, 0, 1) * V) + np.sum(np.moveaxis(x, 0, 1) * V) + np.sum(np.clip(x, 0.7, 1.2)),
             lambda np, x: np.sum(np.cumsum(x, axis=1) * V) + np.sum(np.sort(x[0]) * V[0]) + np.sum(np.tile(x, (2, 1)) ** 2),
             lambda np, x: np.sum(np.squeeze(x[None]) ** 2) + np.sum(x[::-1] * V) + np.sum(np.repeat(x, 2, axis=1) ** 2),
+            lambda np, x: np.sum(np.diff(x, 2) ** 2) + np.sum(np.tril(x, -1) * V) + np.sum(np.triu(x) ** 2),
+            lambda np, x: np.sum(np.vstack([x[0], x[1]]) ** 2) + np.sum(np.hstack([x, V]) ** 3),
         ],
     )
     def test_differentiate(self, f):

@@ -1,0 +1,88 @@
+"""The leaves of a model as flat buffers, cut into blocks that fit the cache: what an optimizer walks over."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from cutnn.device import namespace
+
+BLOCK = 32768
+"""Entries a block. Adam over 1.2 M float32 weights: 3.5 ms in blocks of 4096, 2.0 ms here."""
+
+
+class Group:
+    """The leaves of one real dtype, one behind the other in flat buffers; complex leaves count as pairs."""
+
+    def __init__(self, members: list[int], leaves: list[Any], moments: tuple[str, ...]) -> None:
+        self.members = members
+        self.xp = namespace(*(leaves[i] for i in members))
+        self.dtype = real_dtype(leaves[members[0]].dtype)
+        size = sum(flat(leaves[i]).size for i in members)
+        self.moments = {name: self.xp.zeros(size, dtype=self.dtype) for name in moments}
+        self.scratch = [np.empty(min(size, BLOCK), self.dtype) for _ in range(3)] if self.xp is np else []
+        self.adopt(leaves)
+
+    def adopt(self, leaves: list[Any]) -> None:
+        self.flats = [flat(leaves[i]) for i in self.members]
+        starts = [0]
+        for line in self.flats:
+            starts.append(starts[-1] + line.size)
+        moments = self.moments.values()
+        self.parts = [[m[a:b] for m in moments] for a, b in zip(starts, starts[1:], strict=False)]
+        # A block: its size, (leaf, start, stop, view) of each part of a leaf in it, its part of each moment.
+        self.blocks = []
+        for begin in range(0, starts[-1], BLOCK):
+            end = min(begin + BLOCK, starts[-1])
+            pieces = []
+            for i, line in enumerate(self.flats):
+                a, b = max(begin, starts[i]) - starts[i], min(end, starts[i + 1]) - starts[i]
+                if a < b:
+                    pieces.append((i, a, b, line[a:b]))
+            self.blocks.append((end - begin, pieces, [m[begin:end] for m in moments]))
+
+
+def clip_scale(gradients: list[Any], clip: float) -> Any:
+    """What the gradients are multiplied by so that their joint norm is at most `clip`."""
+    xp = namespace(*gradients)
+    flats = [flat(g) for g in gradients]
+    if xp is np:
+        norm = math.sqrt(sum(float(np.dot(g, g)) for g in flats))
+        return None if norm <= clip else clip / norm
+    norm = xp.sqrt(sum(xp.sum(g * g).astype("float64") for g in flats))
+    return xp.minimum(clip / xp.maximum(norm, 1e-300), 1.0)  # stays on the GPU: no wait
+
+
+def check_leaves(who: str, leaves: list[Any], names: list[str]) -> None:
+    if not leaves:
+        raise ValueError(f"{who}: the model has no arrays to train")
+    for i, (leaf, name) in enumerate(zip(leaves, names, strict=True)):
+        kind = getattr(getattr(leaf, "dtype", None), "kind", "?")
+        if kind not in "fc":
+            what = f"an array of {leaf.dtype}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+            raise ValueError(
+                f"{who}: {name or 'the model'} is {what}; trained leaves are float or complex arrays, "
+                "and everything else is declared static (nn.static())"
+            )
+        if not leaf.flags.c_contiguous or not getattr(leaf.flags, "writeable", True):
+            raise ValueError(
+                f"{who}: {name or 'the model'} cannot be updated in place; give the model a copy"
+            )
+        if any(leaf is other for other in leaves[:i]):
+            raise ValueError(
+                f"{who}: {name} is the same array as an earlier leaf; give each leaf its own array"
+            )
+
+
+def flat(x: Any) -> Any:
+    """x in one dimension, its complex numbers as pairs; a view where x is contiguous."""
+    line = x.reshape(-1)
+    return line.view(real_dtype(line.dtype)) if line.dtype.kind == "c" else line
+
+
+@functools.cache
+def real_dtype(dtype: Any) -> Any:
+    return np.empty(0, dtype).real.dtype

@@ -1,0 +1,53 @@
+"""The algebras that every law is tested in: all transforms, odd and even n, n = 1, several tube axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cutnn import algebra
+
+
+def invertible(n: int, complex_: bool = False, seed: int = 0) -> Any:
+    """A matrix far from unitary, and far from singular."""
+    rng = np.random.default_rng((seed, n))
+    M = 2 * np.eye(n) + rng.standard_normal((n, n)) / np.sqrt(n)
+    return M + 1j * rng.standard_normal((n, n)) / np.sqrt(n) if complex_ else M
+
+
+def draw(shape: Any, dtype: Any = np.float64, seed: int = 0) -> Any:
+    rng = np.random.default_rng((seed, *shape))
+    z = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    return (z if np.dtype(dtype).kind == "c" else z.real).astype(dtype)
+
+
+ALGEBRAS: dict[str, algebra.StarAlgebra] = {
+    "dct 5": algebra.dct(5),
+    "dct 1": algebra.dct(1),
+    "dst 6": algebra.dst(6),
+    "hartley 5": algebra.hartley(5),
+    "hadamard 8": algebra.hadamard(8),
+    "haar 4": algebra.haar(4),
+    "identity 3": algebra.identity(3),
+    "random orthogonal 4": algebra.random_orthogonal(4, seed=1),
+    "from data 4": algebra.from_data(draw((4, 3, 5))),
+    "complex from data 3": algebra.from_data(draw((3, 2, 5), np.complex128)),
+    "real matrix 4": algebra.from_matrix(invertible(4)),
+    "complex matrix 3": algebra.from_matrix(invertible(3, complex_=True)),
+    "plain": algebra.plain(),
+    "fft 1": algebra.fft(1),
+    "fft 2": algebra.fft(2),
+    "fft 3": algebra.fft(3),
+    "fft 4": algebra.fft(4),
+    "fft 5": algebra.fft(5),
+    "fft 9": algebra.fft(9),
+    "dct 2, dst 3": algebra.product(algebra.dct(2), algebra.dst(3)),
+    "fft 3, fft 4": algebra.product(algebra.fft(3), algebra.fft(4)),
+    "fft 5, fft 2": algebra.product(algebra.fft(5), algebra.fft(2)),
+    "fft 4, real matrix 3": algebra.product(algebra.fft(4), algebra.from_matrix(invertible(3))),
+    "complex matrix 2, fft 3": algebra.product(
+        algebra.from_matrix(invertible(2, complex_=True)), algebra.fft(3)
+    ),
+    "fft 3, dct 2, fft 3": algebra.product(algebra.fft(3), algebra.dct(2), algebra.fft(3)),
+}

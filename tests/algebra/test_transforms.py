@@ -1,0 +1,400 @@
+"""Transforms of tubes: their matrices against SciPy, every road against the matrix, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cutnn as ct
+from cutnn import algebra
+from cutnn.algebra import Fourier, Transform
+from tests.algebra.catalogue import ALGEBRAS, draw, invertible
+from tests.gradcheck import check
+
+scipy_fft = pytest.importorskip("scipy.fft")
+scipy_linalg = pytest.importorskip("scipy.linalg")
+
+TRANSFORMS = {f"{name}, {t}": t for name, star in ALGEBRAS.items() for t in star.transforms}
+NAMED = {
+    "dct": algebra.dct,
+    "dst": algebra.dst,
+    "hartley": algebra.hartley,
+    "hadamard": algebra.hadamard,
+    "haar": algebra.haar,
+    "fft": algebra.fft,
+}
+DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
+
+
+def one(star: algebra.StarAlgebra) -> Transform:
+    (transform,) = star.transforms
+    return transform
+
+
+def along(M: Any, A: Any, axis: int) -> Any:
+    """M applied to the tubes along an axis, by its definition."""
+    return np.moveaxis(np.tensordot(M, A, axes=(1, axis % A.ndim)), 0, axis)
+
+
+def near(x: Any, y: Any, scale: Any = None) -> None:
+    eps = np.finfo(x.dtype).eps
+    size = np.max(np.abs(y if scale is None else scale), initial=1e-30)
+    np.testing.assert_allclose(x, y, rtol=0, atol=200 * eps * size)
+
+
+# ------------------------------------------------------------------------------------------------- matrices
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 13])
+def test_matrices_are_those_of_scipy(n: int) -> None:
+    eye = np.eye(n)
+    near(one(algebra.dct(n)).matrix(), scipy_fft.dct(eye, type=2, norm="ortho", axis=0))
+    near(one(algebra.dst(n)).matrix(), scipy_fft.dst(eye, type=2, norm="ortho", axis=0))
+    near(one(algebra.fft(n)).matrix(), scipy_linalg.dft(n))
+    F = scipy_linalg.dft(n)
+    near(one(algebra.hartley(n)).matrix(), (F.real - F.imag) / np.sqrt(n))
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 64])
+def test_hadamard_and_haar(n: int) -> None:
+    near(one(algebra.hadamard(n)).matrix(), scipy_linalg.hadamard(n) / np.sqrt(n))
+    rows = [np.full(n, 1 / np.sqrt(n))]
+    length = n
+    while length > 1:  # wavelets of that support, from the widest
+        for start in range(0, n, length):
+            wavelet = np.zeros(n)
+            wavelet[start : start + length // 2] = 1 / np.sqrt(length)
+            wavelet[start + length // 2 : start + length] = -1 / np.sqrt(length)
+            rows.append(wavelet)
+        length //= 2
+    near(one(algebra.haar(n)).matrix(), np.array(rows))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_inverse_scale_and_kind_of_matrix(name: str) -> None:
+    t = TRANSFORMS[name]
+    M, M_inverse = t.matrix(), t.inverse_matrix()
+    near(M @ M_inverse, np.eye(t.n), np.ones(1))
+    gram = M.conj().T @ M
+    if t.scale is None:
+        assert np.abs(gram - gram[0, 0] * np.eye(t.n)).max() > 1e-3
+    else:
+        near(gram, t.scale * np.eye(t.n))
+    assert t.real == (M.dtype.kind == "f")
+    assert t.matrix(np.float32).dtype == (np.float32 if t.real else np.complex64)
+    assert t.matrix("complex64").dtype == (np.complex64)
+    with pytest.raises(ValueError):
+        M[0, 0] = 7
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_identity_tube(name: str) -> None:
+    t = TRANSFORMS[name]
+    near(np.asarray(t.matrix() @ t.identity_tube()), np.ones(t.n), np.full(1, t.n))
+
+
+# ---------------------------------------------------------------------------------------------------- roads
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_tubes_are_transformed_by_the_matrix(name: str, dtype: Any) -> None:
+    t = TRANSFORMS[name]
+    real = np.dtype(dtype).kind == "f"
+    for axis, shape in (
+        (-3, (t.n, 2, 3)),
+        (-3, (4, t.n, 1, 1)),
+        (-4, (2, t.n, 3, 2, 1)),
+        (-5, (t.n, 2, 3, 2, 1)),
+    ):
+        A = draw(shape, dtype)
+        A_hat = t.forward(A, axis)
+        assert A_hat.dtype == (dtype if t.real else np.result_type(dtype, np.complex64))
+        expected = along(t.matrix(dtype), A, axis)
+        if real and not t.real and isinstance(t, Fourier):
+            assert A_hat.shape[axis] == t.n // 2 + 1 == t.half
+            expected = np.take(expected, range(t.half), axis)
+        near(A_hat, expected)
+        back = t.inverse(A_hat, axis)
+        assert back.dtype == (dtype if t.real_products else A_hat.dtype)
+        near(back, A, 10 * np.ones(1))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_layouts_of_memory(name: str) -> None:
+    t = TRANSFORMS[name]
+    A = draw((5, t.n, 4, 3))
+    expected = t.forward(A, -3)
+    swapped = np.swapaxes(np.swapaxes(A, -1, -2).copy(), -1, -2)
+    spaced = np.repeat(A, 2, axis=0)[::2]
+    fortran = np.asfortranarray(A)
+    for other in (swapped, spaced, fortran, np.moveaxis(np.moveaxis(A, 1, -1).copy(), -1, 1)):
+        near(t.forward(other, -3), expected)
+        near(t.inverse(t.forward(other, -3), -3), A + 0 * t.inverse(expected, -3), 10 * np.ones(1))
+    for empty in ((t.n, 0, 3), (0, t.n, 2, 2)):
+        assert t.inverse(t.forward(np.zeros(empty), -3), -3).shape == empty
+
+
+LONG = [("dct", 512), ("dct", 515), ("dst", 512), ("dst", 601), ("hartley", 256), ("hartley", 301)]
+LONG += [("hadamard", 128), ("hadamard", 2048), ("haar", 128), ("fft", 128), ("fft", 129), ("fft", 130)]
+
+
+@pytest.mark.parametrize(("name", "n"), LONG)
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_fast_roads(name: str, n: int, dtype: Any) -> None:
+    t = one(NAMED[name](n))
+    A, B = draw((2, n, 1, 2), dtype), draw((2, n, 1, 2), dtype, seed=1)
+    assert t._is_fast(A)
+    A_hat = t.forward(A, -3)
+    expected = along(t.matrix(), A, -3)[:, : A_hat.shape[1]]
+    near(A_hat, expected)
+    near(t.inverse(A_hat, -3), A)
+    # The gradient of <B, forward(A)> is the adjoint of B.
+    _, pullback = ct.vjp(lambda A: t.forward(A, -3), A)
+    weights = B[:, : A_hat.shape[1]].astype(A_hat.dtype)
+    adjoint = along(t.matrix()[: A_hat.shape[1]].conj().T, weights, -3)
+    near(pullback(weights)[0], adjoint if dtype == np.complex128 else adjoint.real)
+    _, pullback = ct.vjp(lambda C: t.inverse(C, -3), A_hat)
+    direction = draw(A_hat.shape, A_hat.dtype, seed=2)
+    (gradient,) = pullback(B)
+    slope = np.sum((gradient.conj() * direction).real)
+    np.testing.assert_allclose(slope, np.sum((B.conj() * t.inverse(direction, -3)).real), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "n"), [("dct", 1024), ("dst", 1025), ("hartley", 1024), ("hadamard", 128)])
+def test_fast_roads_in_single_precision(name: str, n: int) -> None:
+    t = one(NAMED[name](n))
+    A = draw((n, 2, 1), np.float32)
+    assert t._is_fast(A) and t.forward(A, -3).dtype == np.float32
+    near(t.forward(A, -3), along(t.matrix(np.float32), A, -3))
+    near(t.inverse(t.forward(A, -3), -3), A)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 7, 9, 13])
+def test_both_roads_of_the_fourier_transform_agree(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def results(first: int) -> list[Any]:
+        monkeypatch.setattr(Fourier, "fast_from", {"single": first, "double": first})
+        t = one(algebra.fft(n))
+        out = []
+        for dtype in (np.float64, np.complex128):
+            A = draw((2, n, 2, 1), dtype)
+            A_hat, pull = ct.vjp(lambda A: t.forward(A, -3), A)  # noqa: B023
+            B, pull_back = ct.vjp(lambda C: t.inverse(C, -3), A_hat)  # noqa: B023
+            out += [A_hat, pull(draw(A_hat.shape, A_hat.dtype))[0], B, pull_back(draw(B.shape, B.dtype))[0]]
+        return out
+
+    for x, y in zip(results(1), results(10**6), strict=True):
+        assert x.dtype == y.dtype
+        near(x, y)
+
+
+@given(n=st.integers(1, 24), rows=st.integers(1, 3), seed=st.integers(0, 99))
+def test_half_spectrum(n: int, rows: int, seed: int) -> None:
+    t = one(algebra.fft(n))
+    A = draw((n, rows, 2), seed=seed)
+    A_hat = t.forward(A, -3)
+    near(A_hat + 0j, np.fft.rfft(A, axis=0))
+    assert t.inverse(A_hat, -3).dtype == np.float64
+    near(t.inverse(A_hat, -3), A)
+    near(t.inverse(t.forward(A + 0j, -3), -3), A + 0j)
+    # A half spectrum that no real tensor has counts as NumPy's irfft counts it.
+    C = draw(A_hat.shape, np.complex128, seed=seed)
+    if n > 2:
+        near(t.inverse(C, -3), np.fft.irfft(C, n=n, axis=0))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_gradients(name: str, dtype: Any) -> None:
+    t = TRANSFORMS[name]
+    A = draw((2, t.n, 2, 1), dtype)
+    check(lambda A: t.forward(A, -3) ** 2, A)
+    check(lambda C: t.inverse(C, -3) ** 2, t.forward(A, -3))
+    check(lambda A: t.reflect(A, -3) ** 2, A)
+
+
+@pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 5", "complex matrix 3"])
+def test_gradients_keep_single_precision(name: str) -> None:
+    t = one(ALGEBRAS[name])
+    A = draw((t.n, 2, 2), np.float32)
+    gradient = ct.grad(lambda A: ct.sum(ct.abs(t.forward(A, -3)) ** 2))(A)
+    assert gradient.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["dct 5", "haar 4", "fft 4", "fft 5", "real matrix 4", "complex matrix 3"])
+def test_another_device(name: str, pretend_device: Any) -> None:
+    t = one(ALGEBRAS[name])
+    for dtype in (np.float64, np.complex128):
+        A = draw((t.n, 2, 3), dtype)
+        there = pretend_device.asarray(A)
+        near(t.forward(there, -3).get(), t.forward(A, -3))
+        near(t.inverse(t.forward(there, -3), -3).get(), t.inverse(t.forward(A, -3), -3))
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_fast_roads_on_another_device(name: str, pretend_device: Any) -> None:
+    t = one(NAMED[name](1024))
+    A = draw((1024, 1, 2))
+    there = pretend_device.asarray(A)
+    near(t.forward(there, -3).get(), t.forward(A, -3))
+    near(t.inverse(t.forward(there, -3), -3).get(), A)
+
+
+# ------------------------------------------------------------------------------------------------- as values
+
+
+@pytest.mark.parametrize("name", ALGEBRAS)
+def test_algebras_are_values(name: str) -> None:
+    star = ALGEBRAS[name]
+    A = draw((*star.shape, 2, 2))
+    star.forward(A)
+    for other in (copy.deepcopy(star), pickle.loads(pickle.dumps(star))):
+        assert other == star and hash(other) == hash(star) and repr(other) == repr(star)
+        assert not any(t._cache for t in other.transforms)
+        near(other(A, A), star(A, A))
+    assert [other for other in ALGEBRAS.values() if other == star] == [star]
+    assert star != "dct" and star != algebra.dct(17)
+
+
+def test_same_name_other_matrix() -> None:
+    assert algebra.random_orthogonal(4, seed=1) != algebra.random_orthogonal(4, seed=2)
+    assert algebra.from_matrix(invertible(3)) == algebra.from_matrix(invertible(3))
+    assert algebra.from_matrix(invertible(3)) != algebra.from_matrix(invertible(3, seed=1))
+
+
+def test_representations() -> None:
+    assert repr(algebra.dct(28)) == "dct(28)"
+    assert repr(algebra.plain()) == "plain()"
+    assert repr(algebra.product(algebra.dct(2), algebra.fft(3))) == "product(dct(2), fft(3))"
+    assert repr(algebra.random_orthogonal(3, seed=5)) == "random_orthogonal(3, seed=5)"
+    assert repr(algebra.from_matrix(2j * np.eye(2))) == "from_matrix(2 x 2 complex, condition 1)"
+
+
+def test_matrices_are_made_once_a_dtype() -> None:
+    t = one(algebra.dct(4))
+    A = draw((4, 2, 2), np.float32)
+    assert t._like("M", A) is t._like("M", A) and t._like("M", A).dtype == np.float32
+    assert t.matrix() is t.matrix()
+
+
+def test_a_matrix_given_is_copied() -> None:
+    M = invertible(3)
+    star = algebra.from_matrix(M)
+    before = star.transforms[0].matrix().copy()
+    M[:] = 0
+    near(star.transforms[0].matrix(), before)
+    assert one(algebra.from_matrix([[1, 2], [0, 1]])).matrix().dtype == np.float64
+
+
+def test_random_orthogonal_takes_a_generator() -> None:
+    generator = np.random.default_rng(3)
+    first, second = (algebra.random_orthogonal(4, seed=generator) for _ in range(2))
+    assert first != second and first == algebra.random_orthogonal(4, seed=3)
+
+
+def test_unitary_matrices_are_recognised() -> None:
+    Q = one(algebra.random_orthogonal(5, seed=0)).matrix()
+    assert one(algebra.from_matrix(3 * Q)).scale == pytest.approx(9)
+    assert one(algebra.from_matrix(np.exp(1j) * Q)).scale == pytest.approx(1)
+    assert one(algebra.from_matrix(Q + 1e-6 * np.eye(5))).scale is None
+
+
+def test_from_data_finds_left_singular_vectors() -> None:
+    for dtype in (np.float64, np.complex128):
+        X = draw((2, 4, 3, 5), dtype)
+        star = algebra.from_data(X)
+        unfolding = np.moveaxis(X, 1, 0).reshape(4, -1)
+        energies = np.linalg.svd(unfolding, compute_uv=False)
+        X_hat = star.forward(X)
+        np.testing.assert_allclose(np.sqrt(np.sum(np.abs(X_hat) ** 2, axis=(0, 2, 3))), energies)
+        gram = one(star).matrix() @ unfolding @ unfolding.conj().T @ one(star).matrix().conj().T
+        np.testing.assert_allclose(gram, np.diag(energies**2), atol=1e-12 * energies[0] ** 2)
+    few = draw((6, 1, 2))  # fewer tubes than their length: the rest is completed to an orthonormal basis
+    assert np.allclose(algebra.from_data(few).forward(few)[2:], 0)
+    long = draw((3, 9000, 1))  # in several pieces
+    near(np.linalg.norm(algebra.from_data(long).forward(long)[:, :, 0], axis=1),
+         np.linalg.svd(long[:, :, 0], compute_uv=False))  # fmt: skip
+    assert algebra.from_data(draw((3, 4, 2, 5)), tubes=2).shape == (3, 4)
+    assert algebra.from_data(np.ones((2, 3), np.uint8), tubes=0) == algebra.plain()
+
+
+# ------------------------------------------------------------------------------------------ what is refused
+
+
+def test_singular_and_badly_conditioned_matrices() -> None:
+    with pytest.raises(ValueError, match="condition number is inf"):
+        algebra.from_matrix([[1.0, 0.0], [0.0, 0.0]])
+    with pytest.raises(ValueError, match=r"2 x 2, is singular or nearly so: its condition number is 1e\+10"):
+        algebra.from_matrix(np.diag([1.0, 1e-10]))
+    assert algebra.from_matrix(np.diag([1.0, 1e-10]), max_condition=1e11).n == 2
+
+
+def test_bad_matrices() -> None:
+    with pytest.raises(ValueError, match=r"M has shape \(2, 3\); expected a square"):
+        algebra.from_matrix(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="square"):
+        algebra.from_matrix(np.ones((0, 0)))
+    with pytest.raises(ValueError, match=r"the first is M\[0, 1\] = nan"):
+        algebra.from_matrix([[1.0, np.nan], [0.0, np.inf]])
+    with pytest.raises(TypeError, match="expected real or complex numbers"):
+        algebra.from_matrix([["a", "b"], ["c", "d"]])
+
+
+@pytest.mark.parametrize("make", [*NAMED.values(), algebra.identity, algebra.random_orthogonal])
+def test_bad_lengths(make: Any) -> None:
+    for n in (0, -3):
+        with pytest.raises(ValueError, match="positive integer"):
+            make(n)
+    for wrong in (2.0, "8"):
+        with pytest.raises(TypeError, match="positive integer"):
+            make(wrong)
+    assert make(np.int64(4)).n == 4
+
+
+@pytest.mark.parametrize("make", [algebra.hadamard, algebra.haar])
+def test_powers_of_two(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"n = 28 is not a power of two; the nearest are 16 and 32"):
+        make(28)
+
+
+def test_bad_data_and_bad_products() -> None:
+    with pytest.raises(ValueError, match=r"X has shape \(3, 4\); expected \(..., n, l, m\)"):
+        algebra.from_data(np.ones((3, 4)))
+    with pytest.raises(ValueError, match="non-finite"):
+        algebra.from_data(np.full((3, 4, 2), np.nan))
+    with pytest.raises(ValueError, match="not empty"):
+        algebra.from_data(np.ones((3, 0, 2)))
+    with pytest.raises(TypeError, match="not a int"):
+        algebra.product(algebra.dct(3), 4)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------------- layout
+
+
+def test_faces_first_and_tubes_last_are_views() -> None:
+    A = draw((4, 5, 3))  # 4 rows, 5 lateral slices, tubes of 3
+    B = algebra.faces_first(A)
+    assert B.shape == (3, 4, 5) and np.shares_memory(A, B) and B[2, 1, 4] == A[1, 4, 2]
+    assert np.array_equal(algebra.tubes_last(B), A)
+    C = draw((4, 5, 3, 2))  # order 4
+    D = algebra.faces_first(C)
+    assert D.shape == (3, 2, 4, 5) and D[2, 1, 3, 0] == C[3, 0, 2, 1]
+    assert np.array_equal(algebra.tubes_last(D), C)
+    E = algebra.faces_first(C, tubes=1)  # a batch
+    assert E.shape == (4, 2, 5, 3) and E[3, 1, 0, 2] == C[3, 0, 2, 1]
+    assert np.array_equal(algebra.tubes_last(E, tubes=1), C)
+    assert algebra.faces_first(np.ones((2, 3))).shape == (2, 3)
+    check(lambda A: algebra.tubes_last(algebra.faces_first(A) ** 2), A)
+
+
+def test_layouts_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match=r"shape \(3,\) cannot hold two matrix axes"):
+        algebra.faces_first(np.ones(3))
+    with pytest.raises(ValueError, match=r"and 2 tube axes; expected at least 4 axes"):
+        algebra.tubes_last(np.ones((3, 4, 5)), tubes=2)
