@@ -7,9 +7,8 @@ The array functions of the Python array API standard stand here (`ct.tanh`, `ct.
 derivatives (`ct.grad`), the devices (`ct.set_device`) and the rooms (`ct.algebra`, `ct.nn`, …).
 """
 
-from cutnn import algebra, array, data, device, nn, optim, tape, train
+from cutnn import algebra, array, data, device, nn, optim, plot, tape, train
 from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
-from cutnn.array import __array_api_version__, __array_namespace_info__
 from cutnn.device import (
     DeviceError,
     default_namespace,
@@ -60,6 +59,7 @@ __all__ = [
     "jvp",
     "nn",
     "optim",
+    "plot",
     "primitive",
     "set_device",
     "show_config",

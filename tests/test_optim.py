@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cutnn as ct
 from cutnn import optim
 
 MADE = {
@@ -201,38 +202,40 @@ def test_settings_out_of_range_are_refused(make):
         make()
 
 
-class PretendLibrary:
-    """A library whose elementwise kernels run, statement by statement, on NumPy arrays."""
+def elementwise_kernel(inputs, outputs, body, name):
+    """A kernel that runs, statement by statement, on arrays as they are."""
+    names = [declaration.split()[-1] for declaration in f"{inputs}, {outputs}".split(",")]
+    written = [declaration.split()[-1] for declaration in outputs.split(",")]
+    statements = body.replace("const T ", "").replace("(T)", "").replace("; ", "\n").rstrip(";")
 
-    @staticmethod
-    def ElementwiseKernel(inputs, outputs, body, name):
-        names = [declaration.split()[-1] for declaration in f"{inputs}, {outputs}".split(",")]
-        written = [declaration.split()[-1] for declaration in outputs.split(",")]
-        statements = body.replace("const T ", "").replace("(T)", "").replace("; ", "\n")
+    def kernel(*args):
+        variables = dict(zip(names, args, strict=True)) | {"sqrt": np.sqrt}
+        arrays = {name: variables[name] for name in written}
+        variables |= {name: array.copy() for name, array in arrays.items()}
+        exec(statements, variables)
+        for name, array in arrays.items():
+            array[...] = variables[name]
 
-        def kernel(*args):
-            variables = dict(zip(names, args, strict=True)) | {"sqrt": np.sqrt}
-            arrays = {name: variables[name] for name in written}
-            variables |= {name: array.copy() for name, array in arrays.items()}
-            exec(statements.rstrip(";"), variables)
-            for name, array in arrays.items():
-                array[...] = variables[name]
-
-        return kernel
+    return kernel
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("name", MADE)
-def test_the_gpu_kernel_says_what_the_blocks_do(name, clip):
+def test_the_gpu_kernel_says_what_the_blocks_do(name, clip, pretend_device, monkeypatch):
+    monkeypatch.setattr(pretend_device, "ElementwiseKernel", elementwise_kernel, raising=False)
     rng = np.random.default_rng(0)
     model = {str(i): rng.normal(size=shape) for i, shape in enumerate(SHAPES["small"])}
-    twin = {k: w.copy() for k, w in model.items()}
+    twin = {k: ct.to_device(w.copy(), "pretend") for k, w in model.items()}
     blocks, kernels = MADE[name](model), MADE[name](twin)
     blocks.clip = kernels.clip = clip
-    kernels._groups[0].xp = PretendLibrary
     for _ in range(5):
         grads = {k: np.asarray(rng.normal(size=w.shape)) for k, w in model.items()}
         blocks.step(grads)
-        kernels.step(grads)
+        kernels.step(ct.to_device(grads, "pretend"))
     for k, w in model.items():
-        np.testing.assert_allclose(twin[k], w, rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(ct.to_host(twin[k]), w, rtol=1e-13, atol=1e-15)
+    restored = MADE[name](twin)
+    restored.restore(kernels.state())
+    assert restored.steps == 5
+    for moments in zip(restored.state().values(), kernels.state().values(), strict=True):
+        np.testing.assert_array_equal(*map(ct.to_host, moments))

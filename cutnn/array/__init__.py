@@ -172,6 +172,8 @@ from cutnn.array.statistical import (
 __array_api_version__ = "2024.12"
 
 __all__ = [
+    "__array_api_version__",
+    "__array_namespace_info__",
     "abs",
     "acos",
     "acosh",

@@ -182,6 +182,8 @@ def _is_leaf(x: Any) -> bool:
 
 def _check_input(layer: TLinear, X: Any) -> None:
     """Raise where X is not what the layer takes; the message says what would fit."""
+    if not hasattr(X, "shape"):
+        raise TypeError(f"{type(layer).__name__} takes an array, and received a {type(X).__name__}")
     shape, dtype, weight = X.shape, X.dtype, layer.weight
     tubes = tuple(layer.star.shape)
     fitting = (*tubes, layer.n_in)

@@ -25,6 +25,16 @@ def save_model(path: str | Path, model: Any) -> None:
 
     Names are paths, such as `layers.0.weight`. Raises ImportError without safetensors, OSError where the file
     cannot be written; then a file that was there stays.
+
+    >>> import pathlib, tempfile
+    >>> from cutnn import nn
+    >>> model = nn.Dense(3, 2, seed=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "model.safetensors"
+    ...     save_model(path, model)
+    ...     again = load_model(path, nn.Dense(3, 2, seed=1))
+    >>> np.array_equal(again.weight, model.weight)
+    True
     """
     save_file = _safetensors().save_file
     tensors = {name: _as_real(to_host(leaf)) for name, leaf in _leaves(model).items()}

@@ -79,6 +79,15 @@ def fit(
     OSError then. A loss that is not finite stops the training before its step; the GPU is asked every 64
     steps only. Ctrl-C stops it too. Either way the result holds the history, the reason, and the best model
     so far.
+
+    >>> import cutnn as ct
+    >>> from cutnn import algebra, data, nn, optim
+    >>> digits, star = data.load("digits"), algebra.dct(8)
+    >>> model = nn.Sequential(nn.TLinear(star, 8, 8, ct.tanh, seed=0), nn.TLinear(star, 8, 10, seed=1))
+    >>> optimizer = optim.Adam(model, lr=1e-2)
+    >>> result = fit(model, nn.TubalCrossEntropy(star), digits, optimizer=optimizer, epochs=5)
+    >>> result.history["validation_accuracy"][-1] > 0.9
+    True
     """
     optimizer = _checked(model, optimizer, epochs, batch_size, shuffle)
     keep_freed_memory()
@@ -137,6 +146,11 @@ def evaluate(
     """The mean loss and the accuracy of a model on a split, in batches of `batch_size`.
 
     Raises ValueError for an empty split.
+
+    >>> from cutnn import data, nn
+    >>> model = nn.Sequential(nn.Unfold(), nn.Dense(64, 10, seed=0))
+    >>> evaluate(model, nn.CrossEntropy(), data.load("digits").test).accuracy < 0.5
+    True
     """
     if not len(split):
         raise ValueError("evaluate: the split is empty")

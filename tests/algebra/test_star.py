@@ -19,7 +19,7 @@ from tests.array.against_torch import compare
 from tests.gradcheck import check
 
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
-few = settings(max_examples=8)
+few = settings(max_examples=settings().max_examples // 3)  # there are many algebras
 
 # Non-orthogonal transforms, real and complex, half spectra of every kind: where gradients go wrong.
 DELICATE = [
@@ -58,10 +58,16 @@ def tensors(star: StarAlgebra, chain: Any) -> list[Any]:
 
 
 def invertible_tensor(star: StarAlgebra, m: int, batch: Any, seed: int, dtype: Any) -> Any:
-    """Far from singular: each face of its transform is 4 I and a random part of singular values below 4."""
+    """Far from singular: faces of its transform are 4 I with noise of norm 2 at most.
+
+    Where the identity is complex a real tensor is the best conditioned of many.
+    """
+    if not star.real_products and np.dtype(dtype).kind == "f":
+        tries = [star.random(m, m, (50, *batch), seed, dtype)[k] for k in range(50)]
+        return min(tries, key=lambda A: np.linalg.cond(star.forward(A)).max())
     noise = star.random(m, m, batch, seed, dtype)
-    size = np.abs(star.forward(noise.astype(np.result_type(dtype, np.float64)))).max()
-    return (4 * star.eye(m) + noise * (2 / (size * m))).astype(noise.dtype if star.real_products else None)
+    size = np.abs(star.forward(noise)).max()
+    return (4 * star.eye(m) + noise * (2 / (size * m))).astype(dtype)
 
 
 def near(x: Any, y: Any, factor: float = 200) -> None:
@@ -198,8 +204,10 @@ def test_distributivity(name: str, chain: Any, seed: int) -> None:
     star = ALGEBRAS[name]
     A, B = tensors(star, chain)
     other = star.random(*B.shape[-2:], chain[1][0], seed, B.dtype)
+    third = star.random(*A.shape[-2:], chain[0][0], seed, A.dtype)
     near(star(A, B + other), star(A, B) + star(A, other), 1000)
-    near(star.transpose(star(other, star.transpose(A))) if False else star(2 * A, B), 2 * star(A, B))
+    near(star(A + third, B), star(A, B) + star(third, B), 1000)
+    near(star(2 * A, B), 2 * star(A, B))
 
 
 @every_algebra
@@ -227,9 +235,7 @@ def test_transpose_of_a_product(name: str, chain: Any) -> None:
     near(star.transpose(star.transpose(A)), A + 0 * star.transpose(star.transpose(A)))
     if all(t.scale is not None for t in star.transforms):  # Aᴴ is then the adjoint of A★
         near(star.to_matrix(star.transpose(A)), np.swapaxes(star.to_matrix(A).conj(), -1, -2))
-    hats = (star.forward(T) for T in (A, star.transpose(A)))
-    A_hat, transposed = hats
-    near(transposed, np.swapaxes(A_hat.conj(), -1, -2), 1000)
+    near(star.forward(star.transpose(A)), np.swapaxes(star.forward(A).conj(), -1, -2), 1000)
 
 
 def test_transpose_of_a_real_algebra_copies_nothing() -> None:
@@ -304,8 +310,8 @@ def test_penrose_equations(name: str, rows: int, columns: int, rank: int, comple
 def test_pinv_cuts_beside_the_largest_face() -> None:
     star = algebra.fft(4)
     A = star.inverse(np.array([1.0, 1e-3, 0.0]).reshape(3, 1, 1) + 0j)  # a face that rounding alone fills
-    near(star.forward(star.pinv(A))[:, 0, 0].real, [1, 1e3, 0])
-    near(star.forward(star.pinv(A, rtol=1e-2))[:, 0, 0].real, [1, 0, 0])
+    near(star.forward(star.pinv(A))[:, 0, 0].real, [1.0, 1e3, 0])
+    near(star.forward(star.pinv(A, rtol=1e-2))[:, 0, 0].real, [1.0, 0, 0])
     zero = star.zeros(2, 3)
     assert np.array_equal(star.pinv(zero), star.zeros(3, 2))
 
@@ -324,7 +330,7 @@ def test_tubal_functions(name: str, chain: Any) -> None:
     for k in range(1, 16):
         term = star(term, tubes) / k
         total = total + term
-    near(star.apply(ct.exp, small), total.astype(np.result_type(small.dtype, total.dtype)), 1e9 * 0 + 1000)
+    near(star.apply(ct.exp, small), total.astype(np.result_type(small.dtype, total.dtype)), 1000)
 
 
 @every_algebra
@@ -445,14 +451,7 @@ def torch_star(name: str) -> Any:
 def test_gradients_against_pytorch(name: str, dtype: Any) -> None:
     star = ALGEBRAS[name]
     A, B = star.random(2, 3, (2,), 0, dtype), star.random(3, 2, (2,), 1, dtype)
-    product = torch_star(name)
-    compare(lambda A, B: star(A, B), product, A, B)
-    compare(
-        lambda A, B: star(A, B, star.transpose(A)) if star.real_products and star.shape == () else star(A, B),
-        product,
-        A,
-        B,
-    )
+    compare(lambda A, B: star(A, B), torch_star(name), A, B)
 
 
 @pytest.mark.parametrize("name", ["real matrix 4", "complex matrix 3", "fft 5", "dct 5"])
@@ -485,7 +484,7 @@ def test_gradients_are_the_formulas(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("name", ["dct 5", "fft 4", "real matrix 4", "complex matrix 3"])
 def test_gradients_keep_single_precision(name: str) -> None:
     star = ALGEBRAS[name]
-    A = invertible_tensor(star, 2, (), 0, np.float32).real.astype(np.float32)
+    A = invertible_tensor(star, 2, (), 0, np.float32)
     B = star.random(2, 2, seed=1, dtype=np.float32)
     for f in (star, star.solve):
         gradients = ct.grad(lambda A, B: ct.sum(ct.abs(f(A, B)) ** 2), (0, 1))(A, B)  # noqa: B023
@@ -578,16 +577,13 @@ def test_tensors_that_are_not_square() -> None:
             function(np.zeros((4, 2, 3)))
 
 
-@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 5", "fft 9", "real matrix 4", "plain"])
-def test_singular_faces_are_named(name: str, exact: bool) -> None:
+def test_singular_faces_are_named(name: str) -> None:
     star = ALGEBRAS[name]
     A_hat = star.forward(invertible_tensor(star, 2, (3,), 0, np.float64))
     face = 2 if star.shape else ...
     A_hat[1, face] = [[1, 2], [2, 4]]
     A = star.inverse(A_hat)
-    if exact and name != "plain":
-        pytest.skip("only without a transform is a face exactly singular") if name != "fft 4" else None
     where = (
         r"face 2 of its transform of item \(1,\) of the batch" if star.shape else r"the matrix of item \(1,\)"
     )

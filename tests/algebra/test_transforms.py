@@ -184,8 +184,8 @@ def test_both_roads_of_the_fourier_transform_agree(n: int, monkeypatch: pytest.M
         out = []
         for dtype in (np.float64, np.complex128):
             A = draw((2, n, 2, 1), dtype)
-            A_hat, pull = ct.vjp(lambda A: t.forward(A, -3), A)  # noqa: B023
-            B, pull_back = ct.vjp(lambda C: t.inverse(C, -3), A_hat)  # noqa: B023
+            A_hat, pull = ct.vjp(lambda A: t.forward(A, -3), A)
+            B, pull_back = ct.vjp(lambda C: t.inverse(C, -3), A_hat)
             out += [A_hat, pull(draw(A_hat.shape, A_hat.dtype))[0], B, pull_back(draw(B.shape, B.dtype))[0]]
         return out
 

@@ -25,7 +25,7 @@ def t_linear(star, n_in=3, n_out=2, **options):
     return nn.TLinear(star, n_in, n_out, **{"dtype": np.float64, "seed": 0, **options})
 
 
-# ---------------------------------------------------------------------------------------------- values
+# ---------------------------------------------------------------------------------------- values
 
 
 @every_algebra
@@ -98,7 +98,7 @@ def test_sequential_runs_indexes_and_iterates():
     assert [type(layer) for layer in model][2:] == [nn.Unfold, nn.Dense]
 
 
-# ---------------------------------------------------------------------------------- counts and printing
+# ---------------------------------------------------------------------------- counts and printing
 
 
 def t_net(*sizes):
@@ -133,7 +133,7 @@ def test_repr_shows_layers_and_parameters():
     assert "Dense(784 → 10)" in lines[4] and lines[4].endswith("7,850")
 
 
-# ---------------------------------------------------------------------------------------------- pytrees
+# ---------------------------------------------------------------------------------------- pytrees
 
 
 def test_models_are_pytrees_of_their_arrays():
@@ -176,7 +176,7 @@ def test_modules_of_ones_own():
     assert Wide(ALGEBRAS["dct"], 3, 2, seed=0).weight.shape == (5, 2, 3)
 
 
-# ----------------------------------------------------------------------------------------- initial values
+# ----------------------------------------------------------------------------------- initial values
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_dtypes_are_kept_through_call_and_gradient(dtype):
     assert layer(X).dtype == layer.weight.dtype == gradient.weight.dtype == gradient.bias.dtype == dtype
 
 
-# ----------------------------------------------------------------------------------------------- gradients
+# ----------------------------------------------------------------------------------------- gradients
 
 
 @every_algebra
@@ -262,7 +262,7 @@ def test_gradients_agree_with_finite_differences(star):
         assert np.sum(gradient * direction) == pytest.approx((above - below) / (2 * eps), rel=1e-6, abs=1e-8)
 
 
-# ----------------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,33 @@ def test_layers_without_rows_are_refused(sizes):
 def test_other_nonsense_is_refused():
     with pytest.raises(TypeError, match="dtype is int64"):
         nn.Dense(3, 2, dtype=np.int64)
+    with pytest.raises(TypeError, match="received a list"):
+        nn.Dense(3, 2)([[1.0], [2.0], [3.0]])
     with pytest.raises(TypeError, match="layer 1 is a int"):
         nn.Sequential(nn.Unfold(), 3)
     with pytest.raises(ValueError, match="Unfold"):
         nn.Unfold()(np.zeros(3))
+
+
+# ------------------------------------------------------------------------------------------------- devices
+
+
+def test_a_model_moves_to_another_device_and_computes_there(pretend_device):
+    star = ALGEBRAS["dct"]
+    model = nn.Sequential(t_linear(star, activation=ct.tanh), nn.Unfold(), nn.Dense(10, 3, dtype=np.float64))
+    X = star.random(3, 4, seed=1)
+    moved = ct.to_device(model, "pretend")
+    assert all(ct.device_of(leaf) == "pretend" for leaf in optree.tree_leaves(moved, namespace="cutnn"))
+    there = moved(ct.to_device(X, "pretend"))
+    assert ct.device_of(there) == "pretend"
+    np.testing.assert_allclose(ct.to_host(there), model(X), atol=1e-14)
+    with pytest.raises(TypeError, match="Devices are never changed in silence"):
+        moved(X)
+
+
+def test_a_seed_gives_the_same_weights_on_every_device(pretend_device):
+    here = t_linear(ALGEBRAS["matrix"])
+    ct.set_device("pretend")
+    there = t_linear(ALGEBRAS["matrix"])
+    assert ct.device_of(there.weight) == "pretend"
+    np.testing.assert_array_equal(ct.to_host(there.weight), here.weight)

@@ -43,7 +43,7 @@ def log_softmax_of_faces(star, Y):
     return L
 
 
-# ---------------------------------------------------------------------------------------------------- values
+# ---------------------------------------------------------------------------------------------- values
 
 
 @every_form
@@ -109,7 +109,7 @@ def test_large_outputs_do_not_overflow(scale, form):
             assert float(loss(Z, wrong)) == pytest.approx(scale)
 
 
-# ------------------------------------------------------------------------------------------------------ laws
+# ------------------------------------------------------------------------------------------------ laws
 
 
 @pytest.mark.parametrize("star", [*REAL.values(), *COMPLEX.values()], ids=[*REAL, *COMPLEX])
@@ -138,7 +138,7 @@ def test_the_same_tube_added_to_all_classes_changes_nothing(form, shift):
     )
 
 
-# ------------------------------------------------------------------------------------------------ derivatives
+# ------------------------------------------------------------------------------------------ derivatives
 
 LOSSES = {
     **{
@@ -187,7 +187,7 @@ def test_float32_stays_float32(form):
     assert value.dtype == gradient.dtype == np.float32
 
 
-# -------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------------- bad input
 
 CLASSIFIERS = {"tubal": (nn.TubalCrossEntropy(REAL["dct"]), (5, 4, 3)), "matrix": (nn.CrossEntropy(), (4, 3))}
 
@@ -245,3 +245,23 @@ def test_complex_transforms_are_refused_and_hartley_recommended(star):
 def test_an_unknown_form_is_refused():
     with pytest.raises(ValueError, match="'true'"):
         nn.TubalCrossEntropy(REAL["dct"], form="true")
+
+
+# ------------------------------------------------------------------------------------------------- devices
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.TubalCrossEntropy(REAL["dct"]), nn.CrossEntropy()], ids=["tubal", "matrix"]
+)
+def test_losses_on_another_device(loss, pretend_device):
+    Y = outputs(REAL["dct"])
+    Y = Y if isinstance(loss, nn.TubalCrossEntropy) else Y[0]
+    Y_there, labels_there = ct.to_device((Y, LABELS), "pretend")
+    value, gradient = ct.value_and_grad(lambda Y: loss(Y, labels_there))(Y_there)
+    expected, slope = ct.value_and_grad(lambda Y: loss(Y, LABELS))(Y)
+    assert ct.device_of(gradient) == "pretend"
+    assert float(value) == pytest.approx(float(expected), rel=1e-13)
+    np.testing.assert_allclose(ct.to_host(gradient), slope, atol=1e-14)
+    np.testing.assert_array_equal(ct.to_host(loss.predict(Y_there)), loss.predict(Y))
+    with pytest.raises(TypeError, match="different libraries"):
+        loss(Y_there, LABELS)

@@ -223,6 +223,23 @@ def test_a_loss_that_does_not_predict_has_no_accuracy_and_the_smallest_loss_wins
     assert result.history["train_loss"][-1] < result.history["train_loss"][0]
 
 
+def test_a_loss_that_only_predicts_gives_the_same_history():
+    class Plain:
+        """The tubal loss without its shortcut."""
+
+        loss = nn.TubalCrossEntropy(STAR)
+
+        def __call__(self, Y, labels):
+            return self.loss(Y, labels)
+
+        def predict(self, Y):
+            return self.loss.predict(Y)
+
+    plain, direct = run(loss=Plain()).history, run().history
+    for column in direct.columns[:-1]:
+        assert plain[column] == pytest.approx(direct[column], rel=1e-6)
+
+
 def test_without_validation_the_smallest_training_loss_wins():
     result = run(dataset=made_set(validation=None))
     assert result.history.columns == ["epoch", "train_loss", "train_accuracy", "lr", "seconds"]
@@ -421,6 +438,47 @@ def test_history_rows_have_the_same_columns():
         history["loss"]
     assert history[0] == {"epoch": 1, "train_loss": 2.0} and len(history) == 1
     assert list(history) == [history[0]] and "train_loss 2" in repr(history)
+
+
+# ---------------------------------------------------------------------------------------------------- devices
+
+
+class DescentAnywhere(optim.SGD):
+    """Plain descent without a kernel."""
+
+    def _on_gpu(self, group, gradients, scale, numbers):
+        for g, p in zip(gradients, group.flats, strict=True):
+            p -= numbers[0] * g
+
+
+def test_training_on_another_device_gives_the_same(pretend_device, tmp_path):
+    results = []
+    for place in ("cpu", "pretend"):
+        model = ct.to_device(made_net(), place)
+        results.append(run(model, optimizer=DescentAnywhere(model, lr=0.5), checkpoint=tmp_path / place))
+    here, there = results
+    assert ct.device_of(there.model[0].weight) == "pretend"
+    assert here.best_epoch == there.best_epoch
+    for column in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+        assert there.history[column] == pytest.approx(here.history[column], rel=1e-5)
+    again = train.load_model(tmp_path / "pretend" / "model.safetensors", ct.to_device(made_net(), "pretend"))
+    assert ct.device_of(again[0].weight) == "pretend"
+    assert_same(ct.to_host(again), ct.to_host(there.model))
+
+
+def test_on_another_device_the_step_of_a_bad_loss_is_found_later(pretend_device):
+    model = ct.to_device(made_net(), "pretend")
+    calls = []
+
+    class Broken(nn.TubalCrossEntropy):
+        def with_prediction(self, Y, labels):
+            value, classes = super().with_prediction(Y, labels)
+            calls.append(value)
+            return value * (np.nan if len(calls) == 8 else 1.0), classes
+
+    with pytest.warns(RuntimeWarning, match=r"nan at step 8 of epoch 1 \(step 8 of all\)"):
+        result = run(model, Broken(STAR), optimizer=DescentAnywhere(model, lr=0.5), batch_size=1)
+    assert len(calls) == 64 and result.best_epoch == 0
 
 
 # -------------------------------------------------------------------------------------------------- bad input

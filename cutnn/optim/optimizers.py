@@ -1,4 +1,4 @@
-"""Optimizers that update a model's arrays in place, and schedules of their learning rate.
+"""Optimizers that update a model's arrays in place.
 
 A step reads each gradient once and touches the memory of each weight and moment once. The moments of all
 leaves of a dtype lie in one flat buffer, cut into blocks that fit the cache: on the CPU all passes of a rule
@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import optree
 
-from cutnn._flat import Group, check_leaves, clip_scale, flat, real_dtype
 from cutnn.device import namespace
+from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, real_dtype
+from cutnn.optim.schedules import Schedule
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "Schedule", "cosine", "step_decay", "warmup"]
-
-Schedule = Callable[[int], float]
-"""From the number of steps made so far to a learning rate."""
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
 
 class Optimizer:
@@ -285,44 +283,6 @@ class AdamW(Adam):
         super().__init__(model, lr, betas, eps, weight_decay, clip)
 
 
-# ------------------------------------------------------------------------------------------------ schedules
-
-
-def step_decay(lr: float | Schedule, every: int, factor: float) -> Schedule:
-    """The learning rate times `factor` after each `every` steps; `lr` may itself be a schedule, as below.
-
-    >>> rate = step_decay(1e-2, every=100, factor=0.5)
-    >>> rate(99), rate(100)
-    (0.01, 0.005)
-    """
-    _at_least_one(every=every)
-    return lambda step: _at(lr, step) * factor ** (step // every)
-
-
-def cosine(lr: float | Schedule, steps: int, floor: float = 0.0) -> Schedule:
-    """Half a cosine from the learning rate to `floor` times it over `steps` steps, and constant after.
-
-    >>> rate = cosine(1e-2, steps=100)
-    >>> rate(0), rate(50), rate(100)
-    (0.01, 0.005, 0.0)
-    """
-    _at_least_one(steps=steps)
-    return lambda step: (
-        _at(lr, step) * (floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min(step / steps, 1))))
-    )
-
-
-def warmup(lr: float | Schedule, steps: int) -> Schedule:
-    """A linear start: step k of the first `steps`, counted from 1, has k / steps of the learning rate.
-
-    >>> rate = warmup(step_decay(1e-2, every=100, factor=0.1), steps=4)
-    >>> rate(0), rate(3), rate(100)
-    (0.0025, 0.01, 0.001)
-    """
-    _at_least_one(steps=steps)
-    return lambda step: _at(lr, step) * min(1.0, (step + 1) / steps)
-
-
 # -------------------------------------------------------------------------------------------------- helpers
 
 
@@ -336,17 +296,7 @@ def _compiled(xp: Any, numbers: str, moments: str, body: str) -> Any:
     )
 
 
-def _at(lr: float | Schedule, step: int) -> float:
-    return lr(step) if callable(lr) else lr
-
-
 def _at_least_zero(**settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not value >= 0:
             raise ValueError(f"{name} must be 0 or more, and is {value}")
-
-
-def _at_least_one(**settings: int) -> None:
-    for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, and is {value}")
