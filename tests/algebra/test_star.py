@@ -604,6 +604,9 @@ def test_singular_tubes() -> None:
     assert np.isnan(star.inv(star.eye(2) * np.nan)).all()  # not a matter of rank
     assert star.inv(star.zeros(0, 0)).shape == (6, 0, 0)
     near(star.solve(star.eye(2), star.zeros(2, 1)), star.zeros(2, 1))
+    right = star.random(2, 1, seed=0)
+    near(star.solve(star.eye(2), 1e30 * right), 1e30 * right)
+    assert np.isnan(star.solve(star.eye(2), right * np.nan)).all()
 
 
 # ---------------------------------------------------------------------------------------------- other devices
