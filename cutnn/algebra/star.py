@@ -19,6 +19,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
+from cutnn.algebra.layout import faces_first, tubes_last
 from cutnn.device import default_namespace, namespace
 from cutnn.tape import raw, stop_gradient
 
@@ -82,11 +83,22 @@ class StarAlgebra:
 
         In a Fourier algebra a real A has its half spectrum, n//2+1 faces (`half_shape`). Of several Fourier
         axes the last is halved, and none where another M is complex: products of real tensors then are too.
+
+        >>> from cutnn import algebra
+        >>> star = algebra.fft(6)
+        >>> star.forward(star.random(2, 3)).shape
+        (4, 2, 3)
         """
         return self._forward(check.tensor(self, "forward", A))
 
     def inverse(self, A_hat: Any) -> Any:
-        """A, from its transform: real where A was, if the transforms are real or Fourier transforms."""
+        """A, from its transform: real where A was, if the transforms are real or Fourier transforms.
+
+        >>> from cutnn import algebra
+        >>> star = algebra.fft(6)
+        >>> star.inverse(star.forward(star.random(2, 3))).dtype
+        dtype('float64')
+        """
         check.transformed(self, A_hat)
         for transform, axis in reversed(self._order):
             A_hat = transform.inverse(A_hat, axis)
@@ -112,7 +124,12 @@ class StarAlgebra:
         return default_namespace().asarray(faces)
 
     def zeros(self, rows: int, columns: int, batch: tuple[int, ...] = (), dtype: Any = None) -> Any:
-        """The zero tensor, (*batch, *shape, rows, columns)."""
+        """The zero tensor, (*batch, *shape, rows, columns).
+
+        >>> from cutnn import algebra
+        >>> algebra.dct(4).zeros(2, 3, batch=(10,)).shape
+        (10, 4, 2, 3)
+        """
         size = (*batch, *self.shape, rows, columns)
         return default_namespace().zeros(size, dtype=np.dtype(dtype or np.float64))
 
@@ -127,6 +144,10 @@ class StarAlgebra:
         """A tensor of independent standard normal entries, (*batch, *shape, rows, columns).
 
         Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device.
+
+        >>> from cutnn import algebra
+        >>> algebra.dct(4).random(2, 3, seed=0, dtype="float32").shape
+        (4, 2, 3)
         """
         generator, kind = np.random.default_rng(seed), np.dtype(dtype or np.float64)
         size = (*batch, *self.shape, rows, columns)
@@ -156,13 +177,28 @@ class StarAlgebra:
         """A⁻¹, with A ★ A⁻¹ = I, for A (..., m, m).
 
         Raises numpy.linalg.LinAlgError, naming the face, where a face of Â is singular to working precision.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(3)
+        >>> A = star.random(2, 2, seed=0)
+        >>> np.allclose(star(A, star.inv(A)), star.eye(2))
+        True
         """
         A = check.tensor(self, "inv", A)
         check.square(self, "inv", A)
         return self.inverse(check.regular(self, "inv", ct.linalg.inv, self._forward(A)))
 
     def solve(self, A: Any, B: Any) -> Any:
-        """X with A ★ X = B, for A (..., m, m) and B (..., m, p): (..., m, p); raises as `inv` does."""
+        """X with A ★ X = B, for A (..., m, m) and B (..., m, p): (..., m, p); raises as `inv` does.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.dct(3)
+        >>> A, B = star.random(2, 2, seed=0), star.random(2, 1, seed=1)
+        >>> np.allclose(star(A, star.solve(A, B)), B)
+        True
+        """
         A, B = self._operands("solve", A, B)
         check.square(self, "solve", A)
         check.rows(self, A, B)
@@ -173,6 +209,13 @@ class StarAlgebra:
 
         Singular values up to rtol times the largest of all faces of a tensor count as zero; rtol is
         max(l, m, n) eps unless given. The gradient is along changes that keep the ranks of the faces.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.dct(3)
+        >>> A = star.random(4, 2, seed=0)
+        >>> np.allclose(star(star.pinv(A), A), star.eye(2))
+        True
         """
         A = check.tensor(self, "pinv", A)
         A_hat = self._forward(A)
@@ -203,22 +246,48 @@ class StarAlgebra:
         return self.inverse(result)
 
     def norm(self, A: Any) -> Any:
-        """The Frobenius norm of each tensor of a batch, (*batch,)."""
+        """The Frobenius norm of each tensor of a batch, (*batch,).
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> algebra.dct(3).norm(np.ones((10, 3, 4, 3))).round(1)[0]
+        np.float64(6.0)
+        """
         A = check.tensor(self, "norm", A)
         return ct.linalg.vector_norm(A, axis=tuple(range(-2 - len(self.shape), 0)))
 
     # ------------------------------------------------------------------------------------- as block matrices
 
     def unfold(self, A: Any) -> Any:
-        """The faces of A (..., l, m) below each other, (*batch, n l, m)."""
+        """The faces of A (..., l, m) below each other, (*batch, n l, m).
+
+        >>> from cutnn import algebra
+        >>> star = algebra.dct(3)
+        >>> star.unfold(star.zeros(2, 4)).shape
+        (6, 4)
+        """
         A = check.tensor(self, "unfold", A)
         return ct.reshape(A, (*self._batch(A), self.n * A.shape[-2], A.shape[-1]))
 
     def fold(self, matrix: Any) -> Any:
-        """The tensor (*batch, *shape, l, m) whose `unfold` is the given matrix (*batch, n l, m)."""
+        """The tensor (*batch, *shape, l, m) whose `unfold` is the given matrix (*batch, n l, m).
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> algebra.dct(3).fold(np.zeros((6, 4))).shape
+        (3, 2, 4)
+        """
         check.foldable(self, matrix)
         *batch, rows, columns = matrix.shape
         return ct.reshape(matrix, (*batch, *self.shape, rows // self.n, columns))
+
+    def faces_first(self, A: Any) -> Any:
+        """The tensor (*batch, l, m, *shape) of the literature as (*batch, *shape, l, m), a view."""
+        return check.tensor(self, "faces_first", faces_first(A, tubes=len(self.shape)))
+
+    def tubes_last(self, A: Any) -> Any:
+        """The tensor A, (*batch, *shape, l, m), as the literature has it, (*batch, l, m, *shape), a view."""
+        return tubes_last(check.tensor(self, "tubes_last", A), tubes=len(self.shape))
 
     def to_matrix(self, A: Any) -> Any:
         """The (n l, n m) block matrix of A★: to_matrix(A) @ unfold(B) = unfold(A ★ B). Batch axes lead.

@@ -1,4 +1,4 @@
-"""The algebras that every law is tested in: all transforms, odd and even n, n = 1, several tube axes."""
+"""The algebras that every law is tested in (all transforms, odd and even n, n = 1, several tube axes), and tools."""
 
 from __future__ import annotations
 
@@ -51,3 +51,45 @@ ALGEBRAS: dict[str, algebra.StarAlgebra] = {
     ),
     "fft 3, dct 2, fft 3": algebra.product(algebra.fft(3), algebra.dct(2), algebra.fft(3)),
 }
+
+# Non-orthogonal transforms, real and complex, half spectra of every kind: where gradients go wrong.
+DELICATE = [
+    "real matrix 4",
+    "complex matrix 3",
+    "fft 2",
+    "fft 4",
+    "fft 5",
+    "fft 9",
+    "dct 2, dst 3",
+    "fft 3, fft 4",
+    "fft 4, real matrix 3",
+    "complex matrix 2, fft 3",
+]
+
+
+def invertible_tensor(star: algebra.StarAlgebra, m: int, batch: Any, seed: int, dtype: Any) -> Any:
+    """Far from singular: faces of its transform are 4 I with noise of norm 2 at most.
+
+    Where the identity is complex a real tensor is the best conditioned of many.
+    """
+    if not star.real_products and np.dtype(dtype).kind == "f":
+        tries = [star.random(m, m, (50, *batch), seed, dtype)[k] for k in range(50)]
+        return min(tries, key=lambda A: np.linalg.cond(star.forward(A)).max())
+    noise = star.random(m, m, batch, seed, dtype)
+    size = np.abs(star.forward(noise)).max()
+    return (4 * star.eye(m) + noise * (2 / (size * m))).astype(dtype)
+
+
+def near(x: Any, y: Any, factor: float = 200) -> None:
+    """Equal in shape and dtype, and up to rounding relative to the largest entry."""
+    x, y = np.asarray(x), np.asarray(y)
+    assert x.shape == y.shape
+    eps = max(np.finfo(x.dtype).eps, np.finfo(y.dtype).eps)
+    np.testing.assert_allclose(x, y, rtol=0, atol=factor * eps * np.max(np.abs(y), initial=1.0))
+
+
+def kron(star: algebra.StarAlgebra) -> Any:
+    M = np.eye(1)
+    for t in star.transforms:
+        M = np.kron(M, t.matrix())
+    return M

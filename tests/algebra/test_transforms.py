@@ -393,6 +393,15 @@ def test_faces_first_and_tubes_last_are_views() -> None:
     check(lambda A: algebra.tubes_last(algebra.faces_first(A) ** 2), A)
 
 
+def test_an_algebra_knows_its_tube_axes() -> None:
+    star, A = algebra.product(algebra.dct(3), algebra.fft(2)), draw((7, 4, 5, 3, 2))  # a batch of 7
+    B = star.faces_first(A)
+    assert B.shape == (7, 3, 2, 4, 5) and np.shares_memory(A, B)
+    assert np.array_equal(star.tubes_last(B), A)
+    with pytest.raises(ValueError, match="faces_first"):
+        star.faces_first(B)
+
+
 def test_layouts_that_cannot_be() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\) cannot hold two matrix axes"):
         algebra.faces_first(np.ones(3))
