@@ -20,7 +20,7 @@ import numpy as np
 
 import bench.cases
 from bench.case import OURS, UNITS, Case
-from bench.machine import cores, describe, version
+from bench.machine import busy_seconds, cores, describe, version
 from bench.worker import serve
 
 PAUSE_SECONDS = 0.06  # OpenBLAS threads spin for 2**26 cycles, about 26 ms, before they sleep
@@ -53,7 +53,7 @@ def measure(case: Case, quick: bool = False, threads: int | None = None) -> dict
     within one round; both come with their quartiles.
     """
     threads = threads or cores()
-    packages = {"numpy", "scipy"} | {peer.package for peer in case.peers.values()}
+    packages = {"numpy"} | {peer.package for name, peer in case.peers.items() if name != OURS}
     result: dict[str, Any] = {"case": case.name, "title": case.title, "unit": case.unit, "quick": quick}
     result |= describe(packages, threads)
     labels = list(case.sizes)[: case.quick_sizes if quick else None]
@@ -98,14 +98,17 @@ def _measure_size(case: Case, label: str, workers: dict[str, _Worker], rounds: i
     whole = case.whole_runs
     calls = {name: 1 if whole else worker.ask("warm", case.block_seconds) for name, worker in running.items()}
     seconds: dict[str, list[float]] = {name: [] for name in running}
-    deadline = time.monotonic() + _SIZE_SECONDS
+    own = _processor_seconds(running)
+    began, busy = time.monotonic(), busy_seconds()
     for number in range(rounds):
-        if not whole and number >= case.quick_rounds and time.monotonic() > deadline:
+        if not whole and number >= case.quick_rounds and time.monotonic() - began > _SIZE_SECONDS:
             break  # a busy machine: fewer rounds, and the result says how many
         for name in list(running) if number % 2 == 0 else reversed(list(running)):
             time.sleep(PAUSE_SECONDS)
             seconds[name].append(running[name].ask("block", calls[name], not whole))
 
+    own, busy, elapsed = _processor_seconds(running) - own, busy_seconds() - busy, time.monotonic() - began
+    entry["others_cores"] = round(max(0.0, busy - own) / elapsed, 2)
     entry["rounds"] = len(seconds[OURS])
     scale = UNITS[case.unit] / case.operations(**case.sizes[label])
     ours = np.array(seconds[OURS])
@@ -119,9 +122,14 @@ def _measure_size(case: Case, label: str, workers: dict[str, _Worker], rounds: i
             "version": version(case.peers[name].package),
         }
         if whole:
-            entry["peers"][name] |= running[name].ask("usage")
+            usage = running[name].ask("usage")
+            entry["peers"][name] |= {key: usage[key] for key in ("total_s", "peak_mb")}
     entry["targets"] = _judge(case, label, entry["peers"])
     return entry
+
+
+def _processor_seconds(workers: dict[str, _Worker]) -> float:
+    return time.process_time() + sum(worker.ask("usage")["processor_s"] for worker in workers.values())
 
 
 def _check_agreement(case: Case, label: str, name: str, ours: list[Any], theirs: list[Any]) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-ADAM = {"lr": 1e-2, "weight_decay": 1e-4}
+ADAM: dict[str, Any] = {"lr": 1e-2, "weight_decay": 1e-4}
 
 # The shapes of each layer, faces first: t-linear (n, out, in), dense (out, n·in).
-SHAPES = {
+SHAPES: dict[str, list[tuple[int, ...]]] = {
     "dense head": [(28, 28, 28), (10, 28 * 28)],
     "tubal head": [(28, 28, 28), (28, 10, 28)],
 }
@@ -29,8 +29,8 @@ def initial_layers(head: str, dtype: Any = np.float32) -> list[tuple[np.ndarray,
     layers = []
     for shape in SHAPES[head]:
         bound = 1 / np.sqrt(shape[-1])
-        bias = (*shape[:-1], 1)
-        layers.append(tuple(rng.uniform(-bound, bound, s).astype(dtype) for s in (shape, bias)))
+        weight = rng.uniform(-bound, bound, shape).astype(dtype)
+        layers.append((weight, rng.uniform(-bound, bound, (*shape[:-1], 1)).astype(dtype)))
     return layers
 
 
@@ -43,7 +43,8 @@ def cutnn_network(head: str, dtype: Any = np.float32) -> tuple[Any, Any, Any]:
     first = nn.TLinear(star, 28, 28, activation=ct.tanh, dtype=dtype)
     if head == "dense head":
         model = nn.Sequential(first, nn.Unfold(), nn.Dense(28 * 28, 10, dtype=dtype))
-        last, loss = model[2], nn.CrossEntropy()
+        last = model[2]
+        loss: Any = nn.CrossEntropy()
     else:
         model = nn.Sequential(first, nn.TLinear(star, 28, 10, dtype=dtype))
         last, loss = model[1], nn.TubalCrossEntropy(star)

@@ -12,6 +12,7 @@ from bench.case import OURS
 
 _RESULTS = Path(__file__).parent / "results"
 _PAGE = Path(__file__).parent.parent / "BENCHMARKS.md"
+_BUSY_CORES = 0.2  # threads of one library wait for one another, so little is needed to stop them all
 _HEAD = """# Benchmarks
 
 Written by `python -m bench.report` from the files in `bench/results/`; `make bench` measures them anew. How,
@@ -41,6 +42,11 @@ def table(result: dict[str, Any]) -> str:
             if with_usage:
                 row += [f"{peer['total_s']:.1f}", f"{peer['peak_mb']:.0f}"]
             rows.append(row)
+        if size["others_cores"] > _BUSY_CORES:
+            notes.append(
+                f"{label}: **do not trust this**, other programs took {size['others_cores']:.1f} of "
+                f"{result['machine']['cores']} cores meanwhile"
+            )
         notes += [f"{label}: no {name}, {reason}" for name, reason in size["absent"].items()]
         verdicts += [_verdict(label, target) for target in size["targets"]]
     body = [f"{result['title']}", "", *_markdown(rows)] if len(rows) > 1 else [result["title"]]

@@ -26,7 +26,11 @@ def serve(pipe: Connection, threads: int) -> None:
             request, arguments = pipe.recv()
             began = time.perf_counter()
             if request == "usage":
-                result: Any = {"total_s": round(busy, 3), "peak_mb": round(_peak_mb(), 1)}
+                result: Any = {
+                    "total_s": round(busy, 3),
+                    "peak_mb": round(_peak_mb(), 1),
+                    "processor_s": time.process_time(),
+                }
             else:
                 result = getattr(peer, request)(*arguments)
             pipe.send(("ok", result))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.case import Case, Peer, Target, Work
+from bench.nets import dct_matrix
 
 
 def operands(rows: int, inner: int, columns: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -27,12 +28,6 @@ def _faces_first(a: Any) -> np.ndarray:
     return np.asarray(a).transpose(2, 0, 1)
 
 
-def _dct_matrix(n: int) -> np.ndarray:
-    from scipy.fft import dct
-
-    return dct(np.eye(n), axis=0, norm="ortho").astype(np.float32)
-
-
 def cutnn(transform: str, **shape: int) -> Work:
     from cutnn import algebra
 
@@ -45,15 +40,12 @@ def _pytorch(module: Any, transform: str, operands: Any) -> Callable[[], Any]:
     import torch
 
     A, B = map(torch.tensor, operands)
-    if transform == "fft":
-        product, rest = module.t_product, ()
-    else:
-        n = A.shape[0] if module.__name__.endswith("faces_first") else A.shape[-1]
-        product, rest = module.star_product, (torch.tensor(_dct_matrix(n)),)
+    n = A.shape[0] if module.__name__.endswith("faces_first") else A.shape[-1]
+    M = torch.tensor(dct_matrix(n).astype(np.float32))
 
     def call() -> Any:
         with torch.inference_mode():
-            return product(A, B, *rest)
+            return module.t_product(A, B) if transform == "fft" else module.star_product(A, B, M)
 
     return call
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import cutnn as ct
 from cutnn import algebra
-from cutnn.algebra import Fourier, Transform
+from cutnn.algebra import Fourier, Transform, _fast
 from tests.algebra.catalogue import ALGEBRAS, draw, invertible
 from tests.gradcheck import check
 
@@ -145,8 +145,17 @@ LONG = [("dct", 512), ("dct", 515), ("dst", 512), ("dst", 601), ("hartley", 256)
 LONG += [("hadamard", 128), ("hadamard", 2048), ("haar", 128), ("fft", 128), ("fft", 129), ("fft", 130)]
 
 
+@pytest.fixture(params=["SciPy", "NumPy"])
+def fourier_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that cosine transforms go through."""
+    if request.param == "SciPy":
+        pytest.importorskip("scipy")
+    monkeypatch.setattr(_fast, "_SCIPY", request.param == "SciPy")
+
+
 @pytest.mark.parametrize(("name", "n"), LONG)
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.usefixtures("fourier_library")
 def test_fast_roads(name: str, n: int, dtype: Any) -> None:
     t = one(NAMED[name](n))
     A, B = draw((2, n, 1, 2), dtype), draw((2, n, 1, 2), dtype, seed=1)
@@ -168,6 +177,7 @@ def test_fast_roads(name: str, n: int, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "n"), [("dct", 1024), ("dst", 1025), ("hartley", 1024), ("hadamard", 128)])
+@pytest.mark.usefixtures("fourier_library")
 def test_fast_roads_in_single_precision(name: str, n: int) -> None:
     t = one(NAMED[name](n))
     A = draw((n, 2, 1), np.float32)
