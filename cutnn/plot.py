@@ -29,7 +29,9 @@ def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figu
     """
     A = np.real(to_host(A))
     if A.ndim != 3:
-        raise ValueError(f"plot.faces draws one tensor of shape (n, l, m), not {A.shape}; pick one of a batch")
+        raise ValueError(
+            f"plot.faces draws one tensor of shape (n, l, m), not {A.shape}; pick one of a batch"
+        )
     rows = -(-len(A) // columns)
     figure = _figure(1.3 * min(columns, len(A)), 1.5 * rows)
     for k, face in enumerate(A):
@@ -40,7 +42,9 @@ def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figu
     return figure
 
 
-def curves(histories: Mapping[str, Any], columns: Sequence[str] = ("train_loss", "validation_accuracy")) -> Figure:
+def curves(
+    histories: Mapping[str, Any], columns: Sequence[str] = ("train_loss", "validation_accuracy")
+) -> Figure:
     """Columns of training histories against the epoch, one panel a column, one line a history.
 
     A history is anything that answers history["epoch"] and history[column] with sequences.
@@ -50,22 +54,30 @@ def curves(histories: Mapping[str, Any], columns: Sequence[str] = ("train_loss",
         ax = figure.add_subplot(1, len(columns), k + 1)
         for name, colour in zip(histories, _cycle(len(histories)), strict=True):
             history = histories[name]
-            ax.plot(history["epoch"], history[column], label=name, color=colour, linewidth=1.6)
+            mark = "o" if len(history["epoch"]) == 1 else None  # a line of one point cannot be seen
+            ax.plot(history["epoch"], history[column], label=name, color=colour, linewidth=1.6, marker=mark)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         ax.set_xlabel("epoch")
         ax.set_ylabel(column.replace("_", " "))
         _plain(ax)
-    figure.axes[-1].legend(frameon=False, fontsize=8)
+    if histories:
+        figure.axes[-1].legend(frameon=False, fontsize=8)
     return figure
 
 
 def class_tubes(
-    images: Any, tubes: Any, predicted: Sequence[Any], classes: Sequence[str], title: str = "class tubes"
+    images: Any,
+    tubes: Any,
+    predicted: Sequence[Any],
+    classes: Sequence[str],
+    labels: Sequence[Any] | None = None,
+    title: str = "class tubes",
 ) -> Figure:
     """Images beside their class tubes: what a tubal head says of each.
 
     `images` is `(N, rows, columns)`, `tubes` is `(n, classes, N)` (the transform of the tubal softmax, say), and
-    `predicted` holds N class indices. A row of a lower picture is the tube of one class; a frame marks that of the
-    predicted one.
+    `predicted` holds N class indices, and so do the true `labels`. A row of a lower picture is the tube of one
+    class; a frame marks that of the predicted one.
     """
     images, tubes = to_host(images), np.real(to_host(tubes))
     count = len(images)
@@ -78,12 +90,14 @@ def class_tubes(
         ax = figure.add_subplot(2, count, s + 1)
         ax.imshow(images[s], cmap="gray_r")
         ax.set_axis_off()
-        ax.set_title(f"predicted {classes[predicted[s]]}", fontsize=9)
+        truth = "" if labels is None else f"{classes[labels[s]]}, "
+        ax.set_title(f"{truth}predicted {classes[predicted[s]]}", fontsize=9)
         ax = figure.add_subplot(2, count, count + s + 1)
         drawn = ax.imshow(tubes[:, :, s].T, aspect="auto", **colours)
         ax.set_yticks(range(len(classes)), classes if s == 0 else [""] * len(classes), fontsize=7)
         ax.tick_params(axis="x", labelsize=7)
         ax.axhspan(predicted[s] - 0.5, predicted[s] + 0.5, fill=False, edgecolor=_COLOURS[1], linewidth=1.4)
+        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         ax.set_xlabel("entry of the tube", fontsize=8)
     figure.axes[1].set_ylabel("class", fontsize=8)
     figure.suptitle(title, fontsize=10)
@@ -91,15 +105,16 @@ def class_tubes(
     return figure
 
 
-def accuracy_against_parameters(points: Mapping[str, tuple[int, float]], ylabel: str = "test accuracy, %") -> Figure:
+def accuracy_against_parameters(
+    points: Mapping[str, tuple[int, float]], ylabel: str = "test accuracy, %"
+) -> Figure:
     """One mark a network: its accuracy over its number of parameters, on a logarithmic axis."""
     figure = _figure(5.4, 3.8)
     ax = figure.add_subplot()
     for (name, (parameters, accuracy)), colour in zip(points.items(), _cycle(len(points)), strict=True):
         ax.scatter([parameters], [accuracy], s=70, color=colour, label=f"{name} ({parameters:,})", zorder=3)
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.xaxis.set_minor_formatter("")
+    _label_sizes(ax)
     ax.set_xlabel("parameters")
     ax.set_ylabel(ylabel)
     ax.grid(True, color=_PALE, zorder=0)
@@ -122,7 +137,10 @@ def layout() -> Figure:
         ax = figure.add_subplot(grid[0, column])
         _draw_tensor(ax, (n, l, m), chosen, _COLOURS[column])
         ax.set_title(name, fontsize=12, color=_INK)
-        for y, who, index, weight in ((-0.08, "literature", literature, "normal"), (-0.17, "cutnn", ours, "bold")):
+        for y, who, index, weight in (
+            (-0.08, "literature", literature, "normal"),
+            (-0.17, "cutnn", ours, "bold"),
+        ):
             caption = f"{who:12}{index}"
             ax.text(0.12, y, caption, transform=ax.transAxes, family="monospace", weight=weight)
     ax = figure.add_subplot(grid[1, :])
@@ -157,7 +175,11 @@ def _draw_memory(ax: Axes, n: int, l: int, m: int) -> None:  # noqa: E741
     cells = n * l * m
     rows = (
         ("tubes last", [p % n for p in range(cells)], "a tube lies together: each face is strided"),
-        ("faces first", [p // (l * m) for p in range(cells)], "a face lies together: A @ B is the facewise product"),
+        (
+            "faces first",
+            [p // (l * m) for p in range(cells)],
+            "a face lies together: A @ B is the facewise product",
+        ),
     )
     for row, (name, face_of, why) in enumerate(rows):
         y = -2.2 * row
@@ -186,6 +208,15 @@ def _figure(width: float, height: float) -> Figure:
 
 def _cycle(count: int) -> list[str]:
     return [_COLOURS[k % len(_COLOURS)] for k in range(count)]
+
+
+def _label_sizes(ax: Axes) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten: all sizes may lie within one decade."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _plain(ax: Axes) -> None:

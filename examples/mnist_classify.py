@@ -17,6 +17,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
+import itertools
+import math
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +68,9 @@ PRESETS = {
 }
 
 
-def build(name: str, n: int, classes: int, init: nn.initializers.Initializer, seed: int) -> tuple[nn.Module, Any]:
+def build(
+    name: str, n: int, classes: int, init: nn.initializers.Initializer, seed: int
+) -> tuple[nn.Module, Any]:
     """One of the networks for images of n × n pixels, and its loss."""
     star = algebra.dct(n)
     rng = np.random.default_rng(seed)
@@ -84,7 +90,9 @@ def build(name: str, n: int, classes: int, init: nn.initializers.Initializer, se
         case "t-linear + tubal head":
             return nn.Sequential(layer(), head()), nn.TubalCrossEntropy(star)
         case "deep t-NN":
-            return nn.Sequential(layer(), layer(), layer(), head()), nn.TubalCrossEntropy(star, form="likelihood")
+            return nn.Sequential(layer(), layer(), layer(), head()), nn.TubalCrossEntropy(
+                star, form="likelihood"
+            )
         case "matrix, same size" | "matrix, same width":
             hidden = same_size if name.endswith("size") else pixels
             first = nn.Dense(pixels, hidden, activation=ct.tanh, **common)
@@ -94,18 +102,24 @@ def build(name: str, n: int, classes: int, init: nn.initializers.Initializer, se
 
 @dataclass
 class Outcome:
-    """One trained network: its size, its accuracies in per cent, its history."""
+    """One trained network: its loss, its size, its accuracies in per cent, its history."""
 
     network: str
     seed: int
     parameters: int
     accuracy: tuple[float, float, float]
     seconds_per_epoch: float
+    loss: Any
     result: Any
 
 
-def run(name: str, dataset: data.Dataset, preset: Preset, epochs: int, seed: int) -> Outcome:
-    """Train one network and measure it at the epoch of its best validation accuracy."""
+def run(
+    name: str, dataset: data.Dataset, preset: Preset, epochs: int, seed: int, folder: Path | None = None
+) -> Outcome:
+    """Train one network and measure it at the epoch of its best validation accuracy.
+
+    The history goes to the folder first. Raises KeyboardInterrupt where Ctrl-C came before the first epoch ended.
+    """
     n = dataset.train.images.shape[-1]
     model, loss = build(name, n, len(dataset.classes), preset.init, seed)
     steps = epochs * -(-len(dataset.train) // preset.batch_size)
@@ -126,10 +140,15 @@ def run(name: str, dataset: data.Dataset, preset: Preset, epochs: int, seed: int
         shuffle=preset.shuffle,
         seed=seed,
     )
+    trained = len(result.history)
+    if result.interrupted and not trained:
+        raise KeyboardInterrupt
+    if folder and trained:
+        result.history.to_csv(folder / f"history-{_slug(name)}-{seed}.csv")
     splits = (dataset.train, dataset.validation, dataset.test)
     accuracy = tuple(100 * train.evaluate(result.model, loss, split).accuracy for split in splits)
-    seconds = float(np.mean(result.history["seconds"]))
-    return Outcome(name, seed, nn.count_parameters(model), accuracy, seconds, result)  # type: ignore[arg-type]
+    seconds = float(np.mean(result.history["seconds"])) if trained else math.nan
+    return Outcome(name, seed, nn.count_parameters(model), accuracy, seconds, loss, result)  # type: ignore[arg-type]
 
 
 def table(outcomes: list[Outcome], reference: bool) -> str:
@@ -153,23 +172,26 @@ def pictures(outcomes: list[Outcome], dataset: data.Dataset, folder: Path) -> li
     """Curves, accuracy against parameters and, where a tubal head was trained, class tubes."""
     first = {o.network: o for o in outcomes if o.seed == outcomes[0].seed}
     figures = {
-        "curves.png": plot.curves({name: o.result.history for name, o in first.items()}),
+        "curves.png": plot.curves(
+            {name: o.result.history for name, o in first.items() if len(o.result.history)}
+        ),
         "accuracy.png": plot.accuracy_against_parameters(
             {name: (o.parameters, o.accuracy[2]) for name, o in first.items()}
         ),
     }
-    tubal = next((o for name, o in first.items() if "dense" not in name and "matrix" not in name), None)
+    tubal = next((o for o in first.values() if isinstance(o.loss, nn.TubalCrossEntropy)), None)
     if tubal is not None:
-        star = algebra.dct(dataset.test.images.shape[-1])
-        loss = nn.TubalCrossEntropy(star)
-        X, _ = dataset.test.batch(np.arange(6))
+        star = tubal.loss.star
+        X, labels = dataset.test.batch(np.arange(6))
         Y = tubal.result.model(X)
         figures["class_tubes.png"] = plot.class_tubes(
             dataset.test.images[:6],
             star.forward(nn.tubal_softmax(star, Y)),
-            ct.to_host(loss.predict(Y)),
+            ct.to_host(tubal.loss.predict(Y)),
             dataset.classes,
-            title="class tubes of the tubal softmax in the transform domain: each column sums to one",
+            ct.to_host(labels),
+            title="class tubes of the tubal softmax in the transform domain: each column sums to one; "
+            "a frame marks the predicted class",
         )
     for name, figure in figures.items():
         figure.savefig(folder / name)
@@ -181,7 +203,9 @@ def write_csv(outcomes: list[Outcome], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["network", "seed", "parameters", "train", "validation", "test", "seconds_per_epoch"])
         for o in outcomes:
-            writer.writerow([o.network, o.seed, o.parameters, *(f"{a:.3f}" for a in o.accuracy), o.seconds_per_epoch])
+            writer.writerow(
+                [o.network, o.seed, o.parameters, *(f"{a:.3f}" for a in o.accuracy), o.seconds_per_epoch]
+            )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -202,23 +226,36 @@ def main(argv: list[str] | None = None) -> int:
         f"{len(dataset.test):,} test images; preset {args.preset}, {epochs} epochs, seeds {args.seeds}, "
         f"on {ct.get_device()}"
     )
+    draws = _has_matplotlib()
     outcomes: list[Outcome] = []
-    for seed in args.seeds:
-        for name in preset.networks:
-            outcome = run(name, dataset, preset, epochs, seed)
+    status = 0
+    try:
+        for seed, name in itertools.product(args.seeds, preset.networks):
+            outcome = run(name, dataset, preset, epochs, seed, folder)
             outcomes.append(outcome)
-            outcome.result.history.to_csv(folder / f"history-{_slug(name)}-{seed}.csv")
-            print(f"{name}, seed {seed}: test {outcome.accuracy[2]:.2f} %, {outcome.seconds_per_epoch:.2f} s/epoch")
+            print(
+                f"{name}, seed {seed}: test {outcome.accuracy[2]:.2f} %, {outcome.seconds_per_epoch:.2f} s/epoch"
+            )
             if outcome.result.interrupted:
-                break
-        if outcomes[-1].result.interrupted:
-            print("interrupted: what follows is what was reached")
-            break
-    print("\n" + table(outcomes, reference=args.data == "mnist") + "\n")
-    write_csv(outcomes, folder / "table.csv")
-    for path in pictures(outcomes, dataset, folder):
-        print(f"wrote {path}")
-    return 130 if outcomes[-1].result.interrupted else 0
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        print(
+            "interrupted: " + ("what follows is what was reached" if outcomes else "nothing was reached yet")
+        )
+        status = 130
+    try:
+        if outcomes:
+            print("\n" + table(outcomes, reference=args.data == "mnist") + "\n")
+            write_csv(outcomes, folder / "table.csv")
+            for path in pictures(outcomes, dataset, folder) if draws else ():
+                print(f"wrote {path}")
+    except KeyboardInterrupt:
+        print(f"interrupted: not all files in {folder} were written")
+        status = 130
+    except OSError as error:
+        print(f"mnist_classify: cannot write to {folder} ({error})", file=sys.stderr)
+        status = 1
+    return status
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -229,27 +266,51 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--root", default="data", help="folder in which the data sets lie")
     parser.add_argument("--download", action="store_true", help="download the data through torchvision")
     parser.add_argument("--preset", default="better", choices=PRESETS)
-    parser.add_argument("--epochs", type=_positive, help="default: 40 for digits, 20 otherwise")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:0")
+    parser.add_argument("--epochs", type=_epochs, help="default: 40 for digits, 20 otherwise")
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[42])
+    device = os.environ.get("CUTNN_DEVICE") or "auto"
+    parser.add_argument("--device", default=device, help="auto, cpu, cuda or cuda:0; or set CUTNN_DEVICE")
     parser.add_argument("--out", default="runs/mnist_classify", help="folder for the table and the pictures")
     return parser.parse_args(argv)
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number of epochs")
-    return value
+def _epochs(text: str) -> int:
+    return _at_least(1, text, "a positive number of epochs")
+
+
+def _seed(text: str) -> int:
+    return _at_least(0, text, "a seed, a whole number from 0")
+
+
+def _at_least(least: int, text: str, what: str) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text} is not {what}")
+    return int(text)
 
 
 def _writable(folder: Path) -> Path:
     """The folder, made where it was missing; OSError before any training where it cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}); give --out a folder that can be written"
+        ) from None
     return folder
+
+
+def _has_matplotlib() -> bool:
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        print(
+            f"no pictures will be drawn, matplotlib cannot be imported ({error}): pip install 'cutnn[plot]'"
+        )
+        return False
+    return True
 
 
 def _slug(name: str) -> str:
@@ -257,4 +318,7 @@ def _slug(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the training began
+        sys.exit(130)

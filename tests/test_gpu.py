@@ -13,13 +13,21 @@ pytestmark = pytest.mark.gpu
 RNG = np.random.default_rng(0)
 SQUARE = RNG.normal(size=(4, 5, 5)) + 4 * np.eye(5)
 FUNCTIONS = {
-    "elementwise": lambda x: ct.sum(ct.tanh(x) * ct.exp(-x * x) + ct.maximum(x, 0.3) + ct.where(x > 0, x, x**2)),
+    "elementwise": lambda x: ct.sum(
+        ct.tanh(x) * ct.exp(-x * x) + ct.maximum(x, 0.3) + ct.where(x > 0, x, x**2)
+    ),
     "reductions": lambda x: ct.mean(x) + ct.std(x) + ct.sum(ct.max(x, axis=0)) + ct.logsumexp(x),
-    "manipulation": lambda x: ct.sum(ct.concat([x, ct.flip(x)], axis=0)[1:, ::2] ** 3) + ct.sum(ct.roll(x, 1) * x),
+    "manipulation": lambda x: (
+        ct.sum(ct.concat([x, ct.flip(x)], axis=0)[1:, ::2] ** 3) + ct.sum(ct.roll(x, 1) * x)
+    ),
     "indexing": lambda x: ct.sum(ct.at_add(x, (0, 1), x[2, 1])[:, [0, 0, 2]] ** 2),
-    "linear algebra": lambda x: ct.sum(ct.linalg.inv(x)) + ct.sum(ct.linalg.solve(x, x.mT)) + ct.linalg.vector_norm(x),
+    "linear algebra": lambda x: (
+        ct.sum(ct.linalg.inv(x)) + ct.sum(ct.linalg.solve(x, x.mT)) + ct.linalg.vector_norm(x)
+    ),
     "decompositions": lambda x: ct.sum(ct.linalg.svdvals(x) ** 3) + ct.sum(ct.linalg.slogdet(x)[1]),
-    "fourier": lambda x: ct.sum(ct.abs(ct.fft.rfft(x, axis=0)) ** 3) + ct.sum(ct.fft.irfft(ct.fft.rfft(x), n=5) ** 2),
+    "fourier": lambda x: (
+        ct.sum(ct.abs(ct.fft.rfft(x, axis=0)) ** 3) + ct.sum(ct.fft.irfft(ct.fft.rfft(x), n=5) ** 2)
+    ),
 }
 ALGEBRAS = {
     "dct": algebra.dct(4),
@@ -47,7 +55,9 @@ def test_value_and_gradient(name, dtype):
     assert ct.device_of(gradient_there) == "cuda:0" and gradient_there.dtype == dtype
     rtol = 1e-10 if dtype is np.float64 else 2e-4
     np.testing.assert_allclose(ct.to_host(there), here, rtol=rtol)
-    np.testing.assert_allclose(ct.to_host(gradient_there), gradient, rtol=rtol, atol=rtol * np.abs(gradient).max())
+    np.testing.assert_allclose(
+        ct.to_host(gradient_there), gradient, rtol=rtol, atol=rtol * np.abs(gradient).max()
+    )
 
 
 @pytest.mark.parametrize("name", ALGEBRAS)
@@ -56,9 +66,11 @@ def test_algebra(name):
     A, B = star.random(3, 3, batch=(2,), seed=0), star.random(3, 2, seed=1)
 
     def f(A, B):
-        I = 5 * star.eye(3)
-        I = on_gpu(I) if ct.device_of(ct.stop_gradient(A)) != "cpu" else I
-        return ct.sum(ct.abs(star(A, B)) ** 2) + ct.sum(ct.abs(star.solve(A + I, star.transpose(B).mT)) ** 2)
+        shift = 5 * star.eye(3)
+        shift = on_gpu(shift) if ct.device_of(ct.stop_gradient(A)) != "cpu" else shift
+        return ct.sum(ct.abs(star(A, B)) ** 2) + ct.sum(
+            ct.abs(star.solve(A + shift, star.transpose(B).mT)) ** 2
+        )
 
     here, gradients = ct.value_and_grad(f, argnums=(0, 1))(A, B)
     there, gradients_there = ct.value_and_grad(f, argnums=(0, 1))(on_gpu(A), on_gpu(B))
@@ -81,7 +93,7 @@ def test_training_follows_the_cpu():
         values = []
         for k in range(20):
             X, labels = split.batch(np.arange(32 * k, 32 * k + 32))
-            value, gradients = ct.value_and_grad(lambda m, X=X, y=labels: loss(m(X), y))(model)
+            value, gradients = ct.value_and_grad(lambda m, X=X, y=labels, loss=loss: loss(m(X), y))(model)
             optimizer.step(gradients)
             values.append(float(ct.to_host(value)))
         losses.append(values)
@@ -91,9 +103,16 @@ def test_training_follows_the_cpu():
 def test_fit_on_the_gpu():
     digits = data.load("digits").to_device("cuda:0")
     star = algebra.dct(8)
-    model = on_gpu(nn.Sequential(nn.TLinear(star, 8, 8, activation=ct.tanh, seed=0), nn.TLinear(star, 8, 10, seed=1)))
+    model = on_gpu(
+        nn.Sequential(nn.TLinear(star, 8, 8, activation=ct.tanh, seed=0), nn.TLinear(star, 8, 10, seed=1))
+    )
     result = train.fit(
-        model, nn.TubalCrossEntropy(star), digits, optimizer=optim.Adam(model, lr=1e-2), epochs=3, progress=False
+        model,
+        nn.TubalCrossEntropy(star),
+        digits,
+        optimizer=optim.Adam(model, lr=1e-2),
+        epochs=3,
+        progress=False,
     )
     assert ct.device_of(result.model[0].weight) == "cuda:0"
     assert train.evaluate(result.model, nn.TubalCrossEntropy(star), digits.test).accuracy > 0.8

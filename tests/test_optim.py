@@ -179,6 +179,9 @@ def test_gradients_of_another_model_are_refused():
         optimizer.step({"v": np.ones(3)})
     with pytest.raises(ValueError, match=r"w has shape \(3,\), but .* shape \(1,\)"):
         optimizer.step({"w": np.ones(1)})
+    for w, g in ((np.ones(3), np.ones(3, complex)), (np.ones(3, complex), np.ones(3))):
+        with pytest.raises(TypeError, match=f"w is {w.dtype}, but .* {g.dtype}"):
+            optim.SGD({"w": w}, lr=1.0).step({"w": g})
     assert optimizer.steps == 0
 
 
@@ -200,6 +203,14 @@ def test_gradients_of_another_model_are_refused():
 def test_settings_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match="must|needs"):
         make()
+
+
+def test_gradients_on_another_device_are_refused(pretend_device):
+    here, there = np.ones(3), ct.to_device(np.ones(3), "pretend")
+    for model, gradient in ((here, there), (there, here)):
+        for clip in (None, 1.0):
+            with pytest.raises(TypeError, match="different libraries meet"):
+                optim.SGD(model, lr=1.0, clip=clip).step(gradient)
 
 
 def elementwise_kernel(inputs, outputs, body, name):

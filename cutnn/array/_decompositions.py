@@ -234,7 +234,8 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> Any:
     >>> U.shape, S.shape, Vh.shape
     ((4, 2), (2,), (2, 2))
     """
-    return _full_svd(x) if full_matrices and x.shape[-2] != x.shape[-1] else _svd(x)
+    square = len(x.shape) > 1 and x.shape[-2] == x.shape[-1]
+    return _full_svd(x) if full_matrices and not square else _svd(x)
 
 
 def svdvals(x: Any, /) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -48,6 +49,9 @@ def _methods() -> dict[str, Any]:
         "__len__": lambda self: self.shape[0] if self.ndim else len(raw(self)),
         "__iter__": lambda self: iter(manipulation.unstack(self)),
         "__bool__": lambda self: bool(raw(self)),
+        "__copy__": lambda self: self,  # never changed in place, so its own copy; a copied tape would be lost
+        "__deepcopy__": lambda self, memo: self,
+        "__reduce_ex__": _lost("pickling"),
         "__repr__": lambda self: f"Traced({self.value!r})",
         "__hash__": None,
         "__array_priority__": 1000.0,  # CuPy's arrays then leave operators to us, as NumPy's do by protocol
@@ -177,7 +181,9 @@ def _cumulative(function: Callable[..., Any]) -> Callable[..., Any]:
     """NumPy's form of a running sum or product, which flattens where no axis is given."""
 
     def method(self: Any, axis: int | None = None) -> Any:
-        return function(manipulation.reshape(self, (-1,)), axis=0) if axis is None else function(self, axis=axis)
+        return (
+            function(manipulation.reshape(self, (-1,)), axis=0) if axis is None else function(self, axis=axis)
+        )
 
     return method
 
@@ -231,7 +237,9 @@ def _array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any
         raise TypeError(f"numpy.{ufunc.__name__}: a traced array cannot be written into another array (out=)")
     if method == "reduce" and name in ("add", "multiply", "maximum", "minimum"):
         kwargs.setdefault("axis", 0)
-        return getattr(statistical, _REDUCTIONS[name])(*inputs, **{k: kwargs[k] for k in kwargs if k != "out"})
+        return getattr(statistical, _REDUCTIONS[name])(
+            *inputs, **{k: kwargs[k] for k in kwargs if k != "out"}
+        )
     if method != "__call__" or function is None or kwargs:
         options = f" with {', '.join(kwargs)}" if kwargs else ""
         form = "" if method == "__call__" else f".{method}"
@@ -253,7 +261,17 @@ def _array_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) ->
             f"{module}.{name} is not known to cutnn, so a traced array cannot pass through it; "
             "use a function of cutnn, or cutnn.stop_gradient(x) where no gradient is wanted"
         )
-    return function(*args, **kwargs)
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        form = inspect.signature(function)
+        try:
+            form.bind(*args, **kwargs)
+        except TypeError:
+            raise TypeError(
+                f"{module}.{name} of a traced array: {error}; its form here is {name}{form}"
+            ) from None
+        raise
 
 
 def _numpy_function(module: str, name: str) -> Callable[..., Any] | None:
@@ -277,7 +295,7 @@ def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> 
         rows, columns = (0, 1) if axis is None else axis
         moved = manipulation.moveaxis(x, (rows, columns), (-2, -1))
         norm = linalg.matrix_norm(moved, ord="fro" if ord is None else ord)
-        return manipulation.expand_dims(norm, axis=tuple(a % x.ndim for a in axis)) if keepdims and axis else norm
+        return manipulation.expand_dims(norm, axis=(rows % x.ndim, columns % x.ndim)) if keepdims else norm
     return linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord is None else ord)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cutnn.array._define import binary, fit, stepwise, unary
 from cutnn.device import namespace
-from cutnn.tape import constant, primitive
+from cutnn.tape import Traced, constant, primitive, raw
 
 # ------------------------------------------------------------------------------------------------ arithmetic
 
@@ -22,8 +22,8 @@ multiply = binary("multiply", x1=lambda g, x2: g * x2, x2=lambda g, x1: g * x1)
 divide = binary("divide", x1=lambda g, x2: g / x2, x2=lambda g, ans, x2: -g * ans / x2)
 pow = binary(
     "pow",
-    x1=lambda g, x1, x2: g * x2 * x1 ** _not_zero(x2, x2 - 1),
-    x2=lambda g, ans, x1: g * ans * log(_not_zero(x1, x1)),
+    x1=lambda g, x1, x2: g * x2 * x1 ** _one_less(x2, x1),
+    x2=lambda g, ans, x1: g * ans * _log_or_zero(x1),
 )
 remainder = binary("remainder", x1=lambda g: g, x2=lambda g, x1, x2: -g * floor_divide(x1, x2))
 floor_divide = stepwise("floor_divide", "x1, x2, /")
@@ -78,7 +78,8 @@ hypot = binary(
 
 _conj = unary("conj", lambda g: conj(g))
 _real = unary("real", lambda g: g, fit=True)
-_imag = unary("imag", lambda g: -1j * g, fit=True)
+_sign = stepwise("sign")
+_imag = unary("imag", lambda g: g * -1j, fit=True)  # -1j * np.float64(1) would be a number of Python
 
 
 def conj(x: Any, /) -> Any:
@@ -93,49 +94,73 @@ def real(x: Any, /) -> Any:
 
 def imag(x: Any, /) -> Any:
     """imag(x, /) of the Python array API standard; zeros for a real array."""
-    return _imag(x) if _is_complex(x) else 0 * x
+    return _imag(x) if _is_complex(x) else _zeros_like(x)
+
+
+def sign(x: Any, /) -> Any:
+    """sign(x, /) of the Python array API standard: -1, 0 or 1 for real x, x / |x| (0 at 0) for complex x.
+
+    That of a real x has no derivative: the gradient stops here.
+    """
+    if type(x) is not Traced or not _is_complex(x):
+        return _sign(x)
+    length = abs(x)
+    return x / where(length == 0, 1, length)
 
 
 # ------------------------------------------------------------------------------------------------- selection
 
 maximum = binary(
     "maximum",
-    x1=lambda g, x1, x2: g * _share(x1 - x2, g),
-    x2=lambda g, x1, x2: g * _share(x2 - x1, g),
+    x1=lambda g, x1, x2: g * _share(x1 > x2, x1 == x2, g),
+    x2=lambda g, x1, x2: g * _share(x2 > x1, x1 == x2, g),
 )
 minimum = binary(
     "minimum",
-    x1=lambda g, x1, x2: g * _share(x2 - x1, g),
-    x2=lambda g, x1, x2: g * _share(x1 - x2, g),
+    x1=lambda g, x1, x2: g * _share(x1 < x2, x1 == x2, g),
+    x2=lambda g, x1, x2: g * _share(x2 < x1, x1 == x2, g),
 )
 copysign = binary(
-    "copysign", x1=lambda g, x1, x2: where(signbit(x1) == signbit(x2), g, -g), x2=lambda g: None
+    "copysign",
+    x1=lambda g, x1, x2: where(signbit(x1) == signbit(x2), g, -g),
+    x2=lambda g: _zeros_like(g),
 )
 
 
-@primitive(
-    x1=lambda g, condition, x1: fit(where(condition, g, 0), *_form(x1, g)),
-    x2=lambda g, condition, x2: fit(where(condition, 0, g), *_form(x2, g)),
-)
 def where(condition: Any, x1: Any, x2: Any, /) -> Any:
     """where(condition, x1, x2, /) of the Python array API standard: x1 where the condition holds, else x2.
 
     Shapes broadcast. An infinite value that was not chosen still spoils a gradient computed from it: choose the
     argument of a function, not its result.
     """
-    return namespace(condition, x1, x2).where(condition, x1, x2)
+    if type(x1) is not Traced and type(x2) is not Traced:
+        condition = raw(condition)
+        return namespace(condition, x1, x2).where(condition, x1, x2)
+    return _where(raw(condition), x1, x2, _form(x1), _form(x2))
 
 
-@primitive(
-    x=lambda g, x, min, max: fit(where(_inside(x, min, max), g, 0), *_form(x, g)),
-    min=lambda g, x, min: fit(where(x < min, g, 0), *_form(min, g)),
-    max=lambda g, x, max: fit(where(x > max, g, 0), *_form(max, g)),
+@primitive(  # of x1 and x2 no more than shape and dtype is kept
+    x1=lambda g, condition, form1: fit(where(condition, g, 0), *form1),
+    x2=lambda g, condition, form2: fit(where(condition, 0, g), *form2),
 )
+def _where(condition: Any, x1: Any, x2: Any, form1: Any, form2: Any) -> Any:
+    return where(condition, x1, x2)
+
+
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:
     """clip(x, /, min=None, max=None) of the Python array API standard: x held between bounds.
 
     At a bound the whole gradient is x's.
     """
+    return positive(x) if min is None and max is None else _clip(x, min, max)
+
+
+@primitive(
+    x=lambda g, x, min, max: fit(where(_inside(x, min, max), g, 0), *_form(x)),
+    min=lambda g, x, min: fit(where(x < min, g, 0), *_form(min)),
+    max=lambda g, x, max: fit(where(x > max, g, 0), *_form(max)),
+)
+def _clip(x: Any, min: Any, max: Any) -> Any:
     return namespace(x, *(b for b in (min, max) if b is not None)).clip(x, min, max)
 
 
@@ -145,7 +170,6 @@ ceil = stepwise("ceil")
 floor = stepwise("floor")
 round = stepwise("round")
 trunc = stepwise("trunc")
-sign = stepwise("sign")
 signbit = stepwise("signbit")
 isfinite = stepwise("isfinite")
 isinf = stepwise("isinf")
@@ -181,15 +205,27 @@ def _direction(x: Any, length: Any) -> Any:
     return conj(x) / where(length == 0, 1, length) if _is_complex(x) else sign(x)
 
 
-def _not_zero(x: Any, otherwise: Any) -> Any:
-    """1 where x is zero, else the other; a plain number stays one, so that it goes with arrays of any library."""
-    return where(x == 0, 1, otherwise) if hasattr(x, "dtype") else otherwise if x else 1
+def _one_less(exponent: Any, base: Any) -> Any:
+    """The exponent of the derivative of a power; 1 in place of -1 at 0**0, whose derivative is 0.
+
+    A plain number stays one, so that it goes with arrays of any library and dtype.
+    """
+    if not hasattr(exponent, "dtype"):
+        return exponent - 1 if exponent else 1
+    return where(logical_and(exponent == 0, base == 0), 1, exponent - 1)
+
+
+def _log_or_zero(x: Any) -> Any:
+    """log(x), and 0 at 0; that of a plain number is one."""
+    if hasattr(x, "dtype"):
+        return log(where(x == 0, 1, x))
+    return log(x).item() if x else 0.0
 
 
 @constant
-def _share(difference: Any, g: Any) -> Any:
+def _share(ahead: Any, tie: Any, g: Any) -> Any:
     """1 where the argument is ahead, 1/2 at a tie, 0 behind."""
-    return (0.5 * (namespace(difference).sign(difference) + 1)).astype(g.dtype)
+    return ahead.astype(g.dtype) + 0.5 * tie.astype(g.dtype)
 
 
 def _finite(x: Any) -> Any:
@@ -198,10 +234,17 @@ def _finite(x: Any) -> Any:
 
 
 @constant
+def _zeros_like(x: Any) -> Any:
+    return namespace(x).zeros_like(x)
+
+
+@constant
 def _inside(x: Any, low: Any, high: Any) -> Any:
-    above = True if low is None else x >= low
-    return above & (True if high is None else x <= high)
+    if low is None:
+        return x <= high
+    return x >= low if high is None else (x >= low) & (x <= high)
 
 
-def _form(x: Any, g: Any) -> tuple[tuple[int, ...], Any]:
-    return (x.shape, x.dtype) if hasattr(x, "dtype") else ((), g.dtype)
+def _form(x: Any) -> Any:
+    """Shape and dtype; None for a number of Python, whose cotangent nobody asks for."""
+    return (x.shape, x.dtype) if hasattr(x, "dtype") else None

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from cutnn.array._define import fit
-from cutnn.array._linear import normal_axes, with_reduced_axes
+from cutnn.array._linear import explain, normal_axes, with_reduced_axes
 from cutnn.array.elementwise import exp, where
 from cutnn.device import namespace
-from cutnn.tape import constant, primitive
+from cutnn.tape import constant, primitive, raw
 
 __all__ = ["einsum", "log_softmax", "logsumexp", "relu", "sigmoid", "softmax", "softplus"]
 
@@ -76,7 +76,7 @@ def _logsumexp(x: Any, axis: Any, keepdims: bool) -> Any:
     shift = xp.where(xp.isfinite(top), top, 0)
     total = xp.sum(xp.exp(x - shift), axis=axis, keepdims=True)
     ans = xp.where(total == 0, -xp.inf, xp.log(xp.where(total == 0, 1, total)) + shift)
-    ans = ans.astype(x.dtype, copy=False)
+    ans = ans.astype(total.dtype, copy=False)
     return ans if keepdims else xp.squeeze(ans, axis=normal_axes("logsumexp", axis, x.ndim))
 
 
@@ -132,6 +132,10 @@ def einsum(subscripts: str, /, *operands: Any) -> Any:
     >>> ct.einsum("ij,kj->ik", ct.ones((2, 3)), ct.ones((4, 3))).shape
     (2, 4)
     """
+    try:
+        namespace(*[raw(x) for x in operands])  # refuses what is not an array
+    except TypeError as error:
+        explain("einsum", error)
     *terms, result = _parsed(subscripts, operands)
     for i, (term, x) in enumerate(zip(terms, operands, strict=True)):
         others = "".join([*terms[:i], *terms[i + 1 :], result])

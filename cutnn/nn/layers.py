@@ -21,6 +21,7 @@ from cutnn.nn.initializers import Initializer, transform_aware
 __all__ = ["Dense", "Sequential", "TLinear", "Unfold"]
 
 Activation = Callable[[Any], Any]
+_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 class TLinear(Module):
@@ -56,16 +57,23 @@ class TLinear(Module):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
+        if not hasattr(star, "forward"):
+            raise TypeError(f"{type(self).__name__}: the first argument is an algebra, algebra.dct(28) say")
         if min(n_in, n_out) < 1:
             raise ValueError(f"{type(self).__name__}: sizes must be at least 1, and are {n_in} → {n_out}")
         dtype = np.dtype(dtype)
-        if dtype.kind not in "fc":
-            raise TypeError(f"{type(self).__name__}: weights are float or complex, and dtype is {dtype}")
+        if dtype.name not in _DTYPES:
+            raise TypeError(f"{type(self).__name__}: dtype is one of {', '.join(_DTYPES)}, not {dtype}")
         self.star = star
         self.n_in = n_in
         self.n_out = n_out
         self.activation = activation
         weight, start = init(star, n_in, n_out, np.random.default_rng(seed))
+        if weight.dtype.kind == "c" and dtype.kind == "f":
+            raise TypeError(
+                f"{type(self).__name__}: over {star!r} this initialiser draws complex weights; make the layer "
+                "with dtype=ct.complex64, or give init=nn.initializers.authors, which draws real ones"
+            )
         self.weight = to_device(np.ascontiguousarray(weight, dtype=dtype))
         self.bias = to_device(np.ascontiguousarray(start, dtype=dtype)) if bias else None
 
@@ -203,7 +211,7 @@ def _check_input(layer: TLinear, X: Any) -> None:
         raise TypeError(
             f"{type(layer).__name__}({layer._summary()}) has weights of {weight.dtype} and received {dtype}; "
             f"convert the input with ct.astype(X, ct.{weight.dtype})"
-            + (f", or make the layer with dtype=ct.{dtype}" if dtype.kind in "fc" else "")
+            + (f", or make the layer with dtype=ct.{dtype}" if str(dtype) in _DTYPES else "")
         )
 
 

@@ -97,7 +97,7 @@ class TubalCrossEntropy:
         if hats.dtype.kind == "c":
             raise TypeError(
                 f"TubalCrossEntropy needs a real transform, and that of {self.star!r} is complex. Take the "
-                "over algebra.hartley(n), the real form of the DFT, or a dense head and CrossEntropy"
+                "loss over algebra.hartley(n), the real form of the DFT, or a dense head and CrossEntropy"
             )
         return hats
 
@@ -106,7 +106,8 @@ class TubalCrossEntropy:
 class CrossEntropy:
     """The mean negative log-likelihood of the targets under a softmax of Y `(classes, N)`.
 
-    Raises ValueError for shapes and labels that do not fit, TypeError for labels that are not integers.
+    Raises ValueError for shapes and labels that do not fit, TypeError for labels that are not integers and
+    for complex Y.
 
     >>> import numpy as np
     >>> CrossEntropy()(np.zeros((10, 2)), np.array([3, 7])).round(4)
@@ -209,6 +210,8 @@ def _check_matrix(Y: Any) -> None:
             f"CrossEntropy takes (classes, N), and received {tuple(Y.shape)}; "
             "unfold it with nn.Unfold() before the last layer, or use TubalCrossEntropy"
         )
+    if np.dtype(Y.dtype).kind == "c":
+        raise TypeError(f"CrossEntropy takes real outputs, and received {Y.dtype}; give it ct.real(Y)")
 
 
 def _check_labels(who: str, shape: tuple[int, ...], labels: Any) -> None:

@@ -62,7 +62,8 @@ class Optimizer:
     def step(self, grads: Any) -> None:
         """Update the model's arrays in place, given the gradient in the model's own structure.
 
-        Raises TypeError where the structure differs, ValueError where a shape does.
+        Raises TypeError where the structure or the device differs, or one of both is complex, ValueError where
+        a shape does.
         """
         gradients = self._matched(grads)
         if any(a is not b for a, b in zip(self._leaves, self._matched(self.model), strict=True)):
@@ -111,8 +112,15 @@ class Optimizer:
         for name, leaf, own in zip(self._names, leaves, self._leaves, strict=True):
             if leaf.shape != own.shape:
                 raise ValueError(
-                    f"{type(self).__name__}: {name} has shape {own.shape}, but its gradient or new value has "
-                    f"shape {leaf.shape}"
+                    f"{type(self).__name__}: {name or 'the model'} has shape {own.shape}, but its gradient or "
+                    f"new value has shape {leaf.shape}"
+                )
+            if type(leaf) is not type(own):
+                namespace(own, leaf)  # says which array lives where
+            if leaf.dtype is not own.dtype and (leaf.dtype.kind == "c") != (own.dtype.kind == "c"):
+                raise TypeError(
+                    f"{type(self).__name__}: {name or 'the model'} is {own.dtype}, but its gradient or "
+                    f"new value {leaf.dtype}"
                 )
         return leaves
 

@@ -24,15 +24,19 @@ def conj(x: Any) -> Any:
     return x.conj() if x.dtype.kind == "c" else x
 
 
+def in_dtype(x: Any, dtype: Any) -> Any:
+    """x in a dtype; of a complex array that becomes real, the real part."""
+    if x.dtype == dtype:
+        return x
+    return (x.real if dtype.kind != "c" and x.dtype.kind == "c" else x).astype(dtype)
+
+
 def _finish(cotangent: Any, leaf: Any) -> Any:
     """The public gradient of a leaf: conjugated, an array, of the leaf's dtype and shape."""
     if cotangent is None:
         value = raw(leaf)
         return namespace(value).zeros_like(value)
-    if cotangent.dtype != leaf.dtype:
-        cotangent = cotangent.real if leaf.dtype.kind != "c" else cotangent
-        cotangent = cotangent.astype(leaf.dtype)
-    cotangent = conj(cotangent)
+    cotangent = conj(in_dtype(cotangent, leaf.dtype))
     return numpy.asarray(cotangent) if isinstance(cotangent, numpy.generic) else cotangent
 
 
@@ -60,7 +64,9 @@ def _owner(x: Any) -> Any:
 class _Trace:
     """One run of a function on watched inputs: its value, and its pullback."""
 
-    def __init__(self, name: str, f: Callable[..., Any], leaves: list[Any], rebuild: Callable[..., Any]) -> None:
+    def __init__(
+        self, name: str, f: Callable[..., Any], leaves: list[Any], rebuild: Callable[..., Any]
+    ) -> None:
         self.tape = Tape()
         self.leaves = [_differentiable(name, leaf) for leaf in leaves]
         result = f(*rebuild([self.tape.watch(leaf) for leaf in self.leaves]))
@@ -111,7 +117,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
             raise TypeError(f"pullback: the cotangent is {given_tree}, the value {trace.result_tree}")
         seeds = []
         for g, value in zip(given, values, strict=True):
-            g = g if type(g) is Traced or hasattr(g, "dtype") else _as_array(g)
+            g = g if type(g) is Traced or hasattr(g, "dtype") else as_array(g)
             if g.shape != numpy.shape(raw(value)):
                 raise ValueError(
                     f"pullback: a cotangent of shape {g.shape} for a value of shape {numpy.shape(raw(value))}"
@@ -119,7 +125,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
             seeds.append(conj(g))
         return tree.unflatten(trace.gradients(seeds))
 
-    return trace.result_tree.unflatten([_as_array(v) for v in values]), pullback
+    return trace.result_tree.unflatten([as_array(v) for v in values]), pullback
 
 
 def value_and_grad(
@@ -136,12 +142,10 @@ def value_and_grad(
     >>> ct.value_and_grad(lambda x: ct.sum(x**2))(ct.asarray([1.0, 2.0]))
     (np.float64(5.0), array([2., 4.]))
     """
-    picked = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.wraps(f, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
-        if max(picked) >= len(args):
-            raise TypeError(f"grad: argnums={argnums}, but the call has {len(args)} positional arguments")
+        picked = _positions("grad", argnums, len(args))
         leaves, tree = flatten(tuple(args[i] for i in picked))
 
         def rebuild(traced: list[Any]) -> list[Any]:
@@ -156,13 +160,17 @@ def value_and_grad(
             nonlocal aux
             result = f(*full, **kwargs)
             if has_aux:
+                if not isinstance(result, (tuple, list)) or len(result) != 2:
+                    raise TypeError(
+                        f"grad with has_aux: f must return (loss, aux), not a {type(result).__name__}"
+                    )
                 result, aux = result
             return result
 
         trace = _Trace("grad", loss, leaves, rebuild)
         value = trace.values()[0] if len(trace.ends) == 1 else None
         shape = getattr(value, "shape", () if isinstance(value, (int, float)) else None)
-        if shape != () or _kind(value) == "c":
+        if shape != () or dtype_kind(value) == "c":
             raise TypeError(
                 f"grad needs a loss that is one real number; this one is {_describe(value, trace)}. "
                 "Reduce it (sum, mean, real, abs), or use vjp or jacobian"
@@ -211,7 +219,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     array([2., 0.])
     """
     value, pullback = vjp(f, *primals)
-    zeros = optree.tree_map(lambda v: namespace(raw(v)).zeros_like(raw(v)), value, namespace=PYTREES)
+    zeros = optree.tree_map(_float_zeros, value, namespace=PYTREES)
     _, pushforward = vjp(pullback, zeros)
     return value, pushforward(tuple(tangents))[0]
 
@@ -219,8 +227,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
     """A function that returns the derivative of f, of shape (*value.shape, *argument.shape).
 
-    One backward pass for each entry of the value. For complex arguments f must be holomorphic, and the result is
-    its complex derivative.
+    One backward pass for each entry of the value, two where the value is complex and the argument real. For
+    complex arguments f must be holomorphic, and the result is its complex derivative.
 
     >>> import cutnn as ct
     >>> ct.jacobian(lambda x: x[:2] * x[1])(ct.asarray([1.0, 2.0]))
@@ -230,38 +238,56 @@ def jacobian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
 
     @functools.wraps(f, updated=())
     def call(*args: Any, **kwargs: Any) -> Any:
-        def rebuild(traced: list[Any]) -> list[Any]:
-            return [*args[:argnums], *traced, *args[argnums + 1 :]]
+        (position,) = _positions("jacobian", argnums, len(args))
 
-        trace = _Trace("jacobian", lambda *full: f(*full, **kwargs), [args[argnums]], rebuild)
+        def rebuild(traced: list[Any]) -> list[Any]:
+            return [*args[:position], *traced, *args[position + 1 :]]
+
+        trace = _Trace("jacobian", lambda *full: f(*full, **kwargs), [args[position]], rebuild)
         if len(trace.ends) != 1:
             raise TypeError(f"jacobian: f must return one array, not {trace.result_tree}")
         (value,), (leaf,) = trace.values(), trace.leaves
         plain = raw(value)
         xp = namespace(plain)
         plain = xp.asarray(plain)
-        rows = []
-        for entry in range(plain.size):
+
+        def row(entry: int, one: complex) -> Any:
             basis = xp.zeros(plain.size, dtype=plain.dtype)
-            basis[entry] = 1
+            basis[entry] = one
             (g,) = trace.pull([xp.reshape(basis, plain.shape)])
-            rows.append(conj(_finish(g, leaf)))
+            return conj(_finish(g, leaf))
+
+        rows = [row(entry, 1) for entry in range(plain.size)]
+        if plain.dtype.kind == "c" and leaf.dtype.kind != "c":  # Re of i·f is -Im of f
+            rows = [real - row(entry, 1j) * 1j for entry, real in enumerate(rows)]
         if not rows:
-            return xp.zeros((*plain.shape, *leaf.shape), dtype=leaf.dtype)
+            return xp.zeros((*plain.shape, *leaf.shape), dtype=xp.result_type(plain.dtype, leaf.dtype))
         return _stack_rows(*rows).reshape((*plain.shape, *leaf.shape))
 
     return call
 
 
 def hessian(f: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns the second derivative of a real scalar f, of shape (*x.shape, *x.shape).
+    """A function that returns the second derivative of a real scalar f of real x, of shape (*x.shape, *x.shape).
+
+    Of complex x one array cannot hold it: TypeError, use `hvp`.
 
     >>> import cutnn as ct
     >>> ct.hessian(lambda x: x[0] ** 2 * x[1])(ct.asarray([1.0, 2.0]))
     array([[4., 2.],
            [2., 0.]])
     """
-    return jacobian(grad(f))
+    gradient = grad(f)
+
+    def of_real(*args: Any, **kwargs: Any) -> Any:
+        if dtype_kind(args[0]) == "c":
+            raise TypeError(
+                "hessian: the argument is complex, and the second derivative of a real function of it is more than "
+                "one array; use hvp, or take real and imaginary part as two real arguments"
+            )
+        return gradient(*args, **kwargs)
+
+    return jacobian(functools.wraps(f, updated=())(of_real))
 
 
 def hvp(f: Callable[..., Any], x: Any, v: Any) -> Any:
@@ -291,7 +317,7 @@ def _differentiable(name: str, leaf: Any) -> Any:
     """A leaf as an array (or outer traced array) of floats, or TypeError."""
     if isinstance(leaf, (int, float, complex)) and not isinstance(leaf, bool):
         return numpy.asarray(leaf, dtype=None if isinstance(leaf, complex) else float)
-    if _kind(leaf) in "fc":
+    if dtype_kind(leaf) in "fc":
         return numpy.asarray(leaf) if isinstance(leaf, numpy.generic) else leaf
     what = f"an array of {raw(leaf).dtype}" if hasattr(raw(leaf), "dtype") else f"a {type(leaf).__name__}"
     raise TypeError(
@@ -300,12 +326,34 @@ def _differentiable(name: str, leaf: Any) -> Any:
     )
 
 
-def _kind(x: Any) -> str:
+def _positions(name: str, argnums: int | tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The arguments to differentiate, counted from the front."""
+    if type(argnums) is int and 0 <= argnums < count:
+        return (argnums,)
+    picked = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if not picked or not all(isinstance(i, int) and -count <= i < count for i in picked):
+        raise TypeError(
+            f"{name}: argnums={argnums!r}, but the call has {count} positional arguments; "
+            "argnums is the position of one of them, or a tuple of positions"
+        )
+    positions = tuple([i % count for i in picked])
+    if len(set(positions)) != len(positions):
+        raise TypeError(f"{name}: argnums={argnums} names an argument twice")
+    return positions
+
+
+def dtype_kind(x: Any) -> str:
     return getattr(getattr(raw(x), "dtype", None), "kind", "?")
 
 
-def _as_array(x: Any) -> Any:
+def as_array(x: Any) -> Any:
     return numpy.asarray(x) if isinstance(x, (int, float, complex, numpy.generic)) else x
+
+
+def _float_zeros(value: Any) -> Any:
+    """A cotangent of a value, zero; of integers too."""
+    plain = raw(value)
+    return namespace(plain).zeros_like(plain, dtype=None if dtype_kind(plain) in "fc" else float)
 
 
 def _describe(value: Any, trace: _Trace) -> str:

@@ -121,9 +121,7 @@ def primitive(**rules: Rule | nondifferentiable) -> Callable[[Function], Functio
         positional = sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
         keywords = names[positional:]
         defaults = {n: p.default for n, p in signature.parameters.items() if p.default is not p.empty}
-        ways = [
-            (names.index(name), rule, _needs(forward, name, rule, names)) for name, rule in rules.items()
-        ]
+        ways = [(names.index(name), rule, _needs(forward, name, rule, names)) for name, rule in rules.items()]
 
         @functools.wraps(forward)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -284,5 +282,3 @@ def backward(tape: Tape, seeds: dict[int, Any], inputs: int, consume: bool) -> l
                 held = cotangents[parent]
                 cotangents[parent] = h if held is None else held + h
     return cotangents[:inputs]
-
-

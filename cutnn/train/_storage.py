@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,20 +37,27 @@ def save_model(path: str | Path, model: Any) -> None:
     >>> np.array_equal(again.weight, model.weight)
     True
     """
-    save_file = _safetensors().save_file
+    save = _safetensors().numpy.save
     tensors = {name: _as_real(to_host(leaf)) for name, leaf in _leaves(model).items()}
     tensors |= {name: _as_real(matrix) for name, matrix in _matrices(model).items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, {"format": "cutnn 1", "model": repr(model)})
+        # Not by save_file: its file is the owner's alone, and a full disk is no OSError.
+        Path(temporary).write_bytes(save(tensors, {"format": "cutnn 1", "model": repr(model)}))
 
 
 def load_model(path: str | Path, model: Any) -> Any:
     """A model of the structure of `model`, with the arrays of a file that `save_model` wrote.
 
-    The arrays go to the devices of the model's own. Raises ValueError where names, shapes, dtypes or the
-    matrix of an algebra differ, FileNotFoundError, and ImportError without safetensors.
+    The arrays go to the devices of the model's own. Raises ValueError for a damaged file and where names,
+    shapes, dtypes or the matrix of an algebra differ, FileNotFoundError, and ImportError without safetensors.
     """
-    stored = _safetensors().load_file(os.fspath(path))
+    safetensors = _safetensors()
+    try:
+        stored = safetensors.numpy.load_file(os.fspath(path))
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated, or no file that train.save_model wrote ({error}); save the model again"
+        ) from error
     own = _leaves(model)
     matrices = _matrices(model)
     if stored.keys() != {*own, *matrices}:
@@ -82,8 +90,8 @@ def load_model(path: str | Path, model: Any) -> Any:
 def atomic(path: str | Path) -> Iterator[str]:
     """A temporary file beside `path` to write to, which replaces it at the end, unless an error came."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    # Not by tempfile.mkstemp, whose files are their owner's alone.
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
     try:
         yield temporary
         os.replace(temporary, path)
@@ -118,7 +126,7 @@ def _safetensors() -> Any:
         raise ImportError(
             "models are saved with safetensors, which is missing: pip install safetensors"
         ) from None
-    return safetensors.numpy
+    return safetensors
 
 
 def _leaves(model: Any) -> dict[str, Any]:

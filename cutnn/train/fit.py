@@ -119,8 +119,9 @@ def fit(
                     raise _NotFinite(f"the validation loss is {validated.loss} after epoch {epoch}")
                 display.describe(_headline(row))
                 if merit > best:
-                    best = merit
-                    result.model, result.best_epoch = _copy(model), epoch
+                    if not _all_finite(model):  # the last step of the epoch can ruin what its loss approved
+                        raise _NotFinite(f"weights are not finite after epoch {epoch}")
+                    result.model, result.best_epoch, best = _copy(model), epoch, merit
                     if folder:
                         folder.save_model(result.model)
                 if folder:
@@ -137,6 +138,8 @@ def fit(
         except KeyboardInterrupt:
             result.interrupted = True
             result.stopped = f"interrupted in epoch {len(result.history) + 1}"
+    if folder and result.stopped and len(result.history):
+        folder.save_history(result.history)  # an end in mid-epoch may have left its last row unwritten
     return result
 
 
@@ -335,6 +338,11 @@ def _first_leaf(model: Any) -> Any:
 
 def _copy(model: Any) -> Any:
     return optree.tree_map(lambda leaf: leaf.copy(), model, namespace="cutnn")
+
+
+def _all_finite(model: Any) -> bool:
+    leaves = optree.tree_leaves(model, namespace="cutnn")
+    return all(bool(namespace(leaf).isfinite(leaf).all()) for leaf in leaves)
 
 
 def _columns(name: str, values: Evaluation) -> dict[str, float]:

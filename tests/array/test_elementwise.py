@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import autograd
 import autograd.numpy as anp
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cutnn as ct
+from cutnn.tape import primitive
+from tests.array.against_torch import compare
 
 # name: (low, high) of a domain on which the function is smooth
 UNARY = {
@@ -78,7 +82,9 @@ class TestUnary:
             gradient, h = ct.grad(order_loss)(z), 1e-6
             for v in (np.ones_like(z), 1j * np.ones_like(z)):
                 slope = (order_loss(z + h * v) - order_loss(z - h * v)) / (2 * h)
-                np.testing.assert_allclose(np.sum(np.real(np.conj(gradient) * v)), slope, rtol=1e-6, atol=1e-7)
+                np.testing.assert_allclose(
+                    np.sum(np.real(np.conj(gradient) * v)), slope, rtol=1e-6, atol=1e-7
+                )
 
     def test_real_and_imag_and_conj_of_real_arrays(self):
         x = sample((-1, 1))
@@ -87,30 +93,31 @@ class TestUnary:
 
 
 class TestBinary:
-    @pytest.mark.parametrize("name", BINARY)
-    def test_first_and_second_derivative_in_both_arguments(self, name):
-        a, b = sample(BINARY[name][0]), sample(BINARY[name][1], seed=1)
-        if name == "copysign":
-            for k, x in enumerate((a, b)):
-                expected = np.sign(a) * np.sign(b) if k == 0 else np.zeros_like(b)
-                np.testing.assert_array_equal(ct.grad(lambda a, b: ct.sum(ct.copysign(a, b)), argnums=k)(a, b), expected)
-            return
+    @pytest.mark.parametrize("k", [0, 1])
+    @pytest.mark.parametrize("name", [name for name in BINARY if name != "copysign"])
+    def test_first_and_second_derivative_in_both_arguments(self, name, k):
+        a, b, v = sample(BINARY[name][0]), sample(BINARY[name][1], seed=1), sample((-1, 1), seed=2)
+        theirs = getattr(anp, NUMPY.get(name, name), None) or (lambda a, b: anp.sqrt(a**2 + b**2))
         f = lambda a, b: ct.sum(getattr(ct, name)(a, b) * a * b)  # noqa: E731
-        if hasattr(anp, NUMPY.get(name, name)):
-            oracle = lambda a, b: anp.sum(getattr(anp, NUMPY.get(name, name))(a, b) * a * b)  # noqa: E731
-        else:
-            oracle = lambda a, b: anp.sum(anp.sqrt(a**2 + b**2) * a * b)  # noqa: E731
-        for k, x in enumerate((a, b)):
-            np.testing.assert_allclose(ct.grad(f, argnums=k)(a, b), autograd.grad(oracle, k)(a, b), rtol=1e-10, atol=1e-14)
-            v = sample((-1, 1), seed=2)
-            mine = ct.grad(lambda *ab: ct.sum(ct.grad(f, argnums=k)(*ab) * v), argnums=1 - k)(a, b)
-            theirs = autograd.grad(lambda *ab: anp.sum(autograd.grad(oracle, k)(*ab) * v), 1 - k)(a, b)
-            np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+        oracle = lambda a, b: anp.sum(theirs(a, b) * a * b)  # noqa: E731
+        slope, oracle_slope = ct.grad(f, k), autograd.grad(oracle, k)
+        np.testing.assert_allclose(slope(a, b), oracle_slope(a, b), rtol=1e-10, atol=1e-14)
+        mine = ct.grad(lambda *ab: ct.sum(slope(*ab) * v), 1 - k)(a, b)
+        expected = autograd.grad(lambda *ab: anp.sum(oracle_slope(*ab) * v), 1 - k)(a, b)
+        np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-12)
+
+    def test_copysign(self):
+        a, b = sample((-2, 2)), sample((-2, 2), seed=1)
+        ga, gb = ct.grad(lambda a, b: ct.sum(ct.copysign(a, b)), (0, 1))(a, b)
+        np.testing.assert_array_equal(ga, np.sign(a) * np.sign(b))
+        np.testing.assert_array_equal(gb, np.zeros_like(b))
 
     @given(st.sampled_from(["add", "subtract", "multiply", "divide", "maximum", "hypot"]), st.data())
     def test_broadcast_gradients_have_the_arguments_shapes(self, name, data):
         shape = data.draw(st.lists(st.integers(1, 3), min_size=0, max_size=3).map(tuple))
-        other = tuple(data.draw(st.sampled_from([1, n])) for n in shape)[data.draw(st.integers(0, len(shape))) :]
+        other = tuple(data.draw(st.sampled_from([1, n])) for n in shape)[
+            data.draw(st.integers(0, len(shape))) :
+        ]
         a, b = sample((0.5, 2), shape), sample((0.5, 2), other, seed=1)
         f = lambda a, b: ct.sum(getattr(ct, name)(a, b) * a)  # noqa: E731
         ga, gb = ct.grad(f, argnums=(0, 1))(a, b)
@@ -133,6 +140,19 @@ class TestBinary:
         x = sample((0.5, 2), dtype=np.float32)
         f = lambda x: ct.sum(2.0 / (3 * x + 1) ** 2 - x / 4)  # noqa: E731
         assert ct.grad(f)(x).dtype == np.float32
+
+    @pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "pow"])
+    @pytest.mark.parametrize("number", [2, 0.5, np.float32(0.5)])
+    def test_every_cotangent_has_the_dtype_of_its_array_at_once(self, name, number):
+        seen = []
+        spy = primitive(x=lambda g: seen.append(g.dtype) or g)(lambda x: x)
+        f = getattr(ct, name)
+        ct.grad(lambda x: ct.sum(f(number, spy(x)) + f(spy(x), number)))(sample((1, 2), dtype=np.float32))
+        assert seen == [np.float32] * 2
+
+    def test_mixed_derivative_of_a_power_where_the_exponent_is_zero(self):
+        slope = lambda y: ct.grad(lambda x: x**y)(2.0)  # y x^(y-1)  # noqa: E731
+        np.testing.assert_allclose(ct.grad(slope)(0.0), 1 / 2)
 
     def test_power_of_zero(self):
         x = np.asarray([0.0, 2.0])
@@ -161,7 +181,9 @@ class TestEdges:
         x = np.asarray([-2.0, -1.0, 0.0, 1.0, 2.0])
         np.testing.assert_array_equal(ct.grad(lambda x: ct.sum(ct.clip(x, -1, 1)))(x), [0, 1, 1, 1, 0])
         np.testing.assert_array_equal(ct.grad(lambda x: ct.sum(ct.clip(x, min=0.5)))(x), [0, 0, 0, 1, 1])
-        low, high = ct.grad(lambda a, b: ct.sum(ct.clip(x, a, b)), argnums=(0, 1))(np.float64(-1), np.float64(1))
+        low, high = ct.grad(lambda a, b: ct.sum(ct.clip(x, a, b)), argnums=(0, 1))(
+            np.float64(-1), np.float64(1)
+        )
         assert (low, high) == (1, 1)
 
     def test_logaddexp_of_minus_infinity(self):
@@ -172,20 +194,65 @@ class TestEdges:
 
     def test_where(self):
         x = sample((-1, 1))
-        np.testing.assert_array_equal(ct.grad(lambda x: ct.sum(ct.where(x > 0, 3 * x, 0.0)))(x), 3.0 * (x > 0))
+        np.testing.assert_array_equal(
+            ct.grad(lambda x: ct.sum(ct.where(x > 0, 3 * x, 0.0)))(x), 3.0 * (x > 0)
+        )
         gradient = ct.grad(lambda y: ct.sum(ct.where(x > 0, x, y)))(np.float64(1))
         assert gradient == np.sum(x <= 0)
 
     @pytest.mark.parametrize("name", ["floor", "ceil", "round", "trunc", "sign"])
     def test_steps_stop_the_gradient(self, name):
         x = sample((-2, 2))
-        np.testing.assert_array_equal(ct.grad(lambda x: ct.sum(getattr(ct, name)(x) * x))(x), getattr(np, name)(x))
+        np.testing.assert_array_equal(
+            ct.grad(lambda x: ct.sum(getattr(ct, name)(x) * x))(x), getattr(np, name)(x)
+        )
 
     @pytest.mark.parametrize("name", ["less", "greater_equal", "equal", "not_equal"])
     def test_comparisons_are_plain(self, name):
         seen = []
         ct.grad(lambda x: seen.append(getattr(ct, name)(x, 0.5)) or ct.sum(x))(sample((0, 1)))
         assert type(seen[0]) is np.ndarray and seen[0].dtype == bool
+
+    @pytest.mark.parametrize("name", ["maximum", "minimum"])
+    def test_a_tie_of_infinities_is_shared(self, name):
+        x, y = np.asarray([np.inf, -np.inf, 1.0]), np.asarray([np.inf, -np.inf, 1.0], dtype=np.float32)
+        _, pullback = ct.vjp(getattr(ct, name), x, y)
+        for g in pullback(np.ones(3)):
+            np.testing.assert_array_equal(g, [0.5] * 3)
+
+    def test_copysign_gives_its_sign_no_gradient(self):
+        f = lambda x, sign: ct.sum(ct.copysign(x, sign) ** 2)  # noqa: E731
+        for sign in (np.asarray(-1.0), np.ones((3, 1), dtype=np.float32)):
+            gx, gs = ct.grad(f, (0, 1))(sample((1, 2)), sign)
+            np.testing.assert_array_equal(gx, 2 * sample((1, 2)))
+            assert (gs.shape, gs.dtype) == (sign.shape, sign.dtype) and not gs.any()
+
+    def test_imag_of_a_real_array_is_zero_though_it_be_infinite(self):
+        np.testing.assert_array_equal(ct.imag(np.asarray([np.inf, np.nan, 1.0])), [0.0] * 3)
+        assert ct.grad(lambda x: ct.imag(x) + 2 * x)(np.inf) == 2
+
+    def test_imag_of_a_number(self):
+        assert ct.grad(lambda z: ct.imag(z) ** 2)(1 + 2j) == 4j
+        assert ct.hvp(lambda z: ct.imag(z) ** 3, np.asarray(1 + 2j), np.asarray(1j)) == 12j
+
+    def test_sign_of_a_complex_number_has_a_gradient(self):
+        z = sample((-1, 1)) + 1j * sample((0.2, 1), seed=1)
+        compare(ct.sign, pytest.importorskip("torch").sgn, z)
+        assert ct.grad(lambda z: ct.real(ct.sign(z)))(0j) == 1  # of z / |z| with 0 counted as of length 1
+
+    def test_clip_without_bounds(self):
+        np.testing.assert_array_equal(ct.grad(lambda x: ct.sum(ct.clip(x)))(np.ones(3)), np.ones(3))
+
+    def test_where_keeps_neither_array_alive(self):
+        def f(x):
+            a, b = x * 2, x * 3
+            y = ct.where(x > 0, a, b)
+            watched = [weakref.ref(a.value), weakref.ref(b.value)]
+            del a, b
+            assert [ref() for ref in watched] == [None, None]
+            return ct.sum(y)
+
+        np.testing.assert_array_equal(ct.grad(f)(np.asarray([1.0, -1.0])), [2.0, 3.0])
 
 
 class TestErrors:

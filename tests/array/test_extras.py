@@ -98,6 +98,9 @@ class TestExtremes:
         gradient = ct.grad(lambda x: ct.sum(ct.logsumexp(x, axis=1)))(x[:2])
         np.testing.assert_array_equal(gradient, [[0.0, 1.0], [0.0, 0.0]])
 
+    def test_logsumexp_of_integers_is_a_float(self) -> None:
+        np.testing.assert_allclose(ct.logsumexp(np.asarray([1, 2])), 2 + np.log1p(np.exp(-1)))
+
     def test_log_softmax_is_precise_where_softmax_is_zero(self) -> None:
         np.testing.assert_array_equal(ct.log_softmax(np.array([0.0, -1e4])), [0.0, -1e4])
 
@@ -141,3 +144,7 @@ class TestEinsum:
     def test_refusals(self, subscripts: str, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             ct.einsum(subscripts, X)
+
+    def test_lists_are_refused(self) -> None:
+        with pytest.raises(TypeError, match="einsum: expected NumPy or CuPy arrays.*argument 1 is a list"):
+            ct.einsum("i,i->", np.ones(2), [1.0, 2.0])

@@ -435,6 +435,10 @@ class TestDegeneratePoints:
 
 
 class TestRefusals:
+    def test_svd_of_a_vector(self) -> None:
+        with pytest.raises(np.linalg.LinAlgError, match="1-dim"):
+            linalg.svd(np.ones(3))
+
     def test_vectors_beyond_the_square_have_no_gradient(self) -> None:
         x = draw((4, 2))
         with pytest.raises(NotDifferentiableError, match="svd .*4 by 2.*full_matrices=False"):

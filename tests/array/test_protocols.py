@@ -128,18 +128,39 @@ class TestNumpyFunctions:
             lambda np, x: np.sum(np.where(x > 1, x, x**2)) + np.sum(np.maximum(x, 1.0)),
             lambda np, x: np.sum(np.tensordot(x, V, axes=1) * V) + np.sum(np.outer(x[0], x[1])),
             lambda np, x: np.sum(np.linalg.inv(x + 3 * np.eye(3)) * V) + np.linalg.norm(x),
-            lambda np, x: np.sum(np.linalg.solve(x + 3 * np.eye(3), V) ** 2) + np.linalg.norm(x, axis=0).sum(),
+            lambda np, x: (
+                np.sum(np.linalg.solve(x + 3 * np.eye(3), V) ** 2) + np.linalg.norm(x, axis=0).sum()
+            ),
             lambda np, x: np.sum(np.abs(np.fft.fft(x, axis=0)) ** 3),
             lambda np, x: np.sum(np.roll(x, 1, axis=0) * V) + np.sum(np.expand_dims(x, 0) ** 2) + np.trace(x),
-            lambda np, x: np.sum(np.swapaxes(x, 0, 1) * V) + np.sum(np.moveaxis(x, 0, 1) * V) + np.sum(np.clip(x, 0.7, 1.2)),
-            lambda np, x: np.sum(np.cumsum(x, axis=1) * V) + np.sum(np.sort(x[0]) * V[0]) + np.sum(np.tile(x, (2, 1)) ** 2),
-            lambda np, x: np.sum(np.squeeze(x[None]) ** 2) + np.sum(x[::-1] * V) + np.sum(np.repeat(x, 2, axis=1) ** 2),
+            lambda np, x: (
+                np.sum(np.swapaxes(x, 0, 1) * V)
+                + np.sum(np.moveaxis(x, 0, 1) * V)
+                + np.sum(np.clip(x, 0.7, 1.2))
+            ),
+            lambda np, x: (
+                np.sum(np.cumsum(x, axis=1) * V)
+                + np.sum(np.sort(x[0]) * V[0])
+                + np.sum(np.tile(x, (2, 1)) ** 2)
+            ),
+            lambda np, x: (
+                np.sum(np.squeeze(x[None]) ** 2) + np.sum(x[::-1] * V) + np.sum(np.repeat(x, 2, axis=1) ** 2)
+            ),
             lambda np, x: np.sum(np.diff(x, 2) ** 2) + np.sum(np.tril(x, -1) * V) + np.sum(np.triu(x) ** 2),
             lambda np, x: np.sum(np.vstack([x[0], x[1]]) ** 2) + np.sum(np.hstack([x, V]) ** 3),
         ],
     )
     def test_differentiate(self, f):
         same(lambda x: f(np, x), oracle=lambda x: f(anp, x))
+
+    @pytest.mark.parametrize(("x", "axis"), [(X, None), (np.stack([X, V]), (0, 2))])
+    def test_norm_keeps_its_axes(self, x, axis):
+        norm = lambda x: np.linalg.norm(x, ord=1, axis=axis, keepdims=True)  # noqa: E731
+        np.testing.assert_allclose(ct.vjp(norm, x)[0], norm(x), strict=True)
+
+    def test_unknown_argument_is_named_with_what_would_fit(self):
+        with pytest.raises(TypeError, match=r"numpy.fft.fft .*positional.*fft\(x, /, \*, n.*axis.*norm"):
+            ct.grad(lambda x: np.sum(np.abs(np.fft.fft(x, 8))))(X)
 
     def test_unknown_function_is_named(self):
         with pytest.raises(ct.NotDifferentiableError, match="numpy.partition.*stop_gradient"):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
+import operator
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +55,9 @@ def test_parameter_counts_are_the_papers(script):
 
 def test_same_size_matrix_network_is_nearest_in_size_for_digits(script):
     init = nn.initializers.authors
-    tubal, same = (nn.count_parameters(script.build(n, 8, 10, init, 0)[0]) for n in list(script.REFERENCE)[1:3])
+    tubal, same = (
+        nn.count_parameters(script.build(n, 8, 10, init, 0)[0]) for n in list(script.REFERENCE)[1:3]
+    )
     assert abs(tubal - same) <= (8 * 8 + 1 + 10) / 2 + 1
 
 
@@ -72,7 +79,16 @@ def test_unknown_device_is_said(script, tmp_path, capsys):
     assert "'tpu'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("wrong", [["--epochs", "0"], ["--data", "imagenet"], ["--preset", "best"]])
+def test_the_environment_names_the_device(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CUTNN_DEVICE", "tpu")
+    assert script.main(["--out", str(tmp_path)]) == 2
+    assert "'tpu'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--epochs", "0"], ["--epochs", "x"], ["--seeds", "-1"], ["--data", "imagenet"], ["--preset", "best"]],
+)
 def test_wrong_arguments_are_argparse_errors(script, wrong):
     with pytest.raises(SystemExit) as info:
         script.main(wrong)
@@ -95,6 +111,71 @@ def test_interrupted_run_keeps_what_it_reached(script, tmp_path, capsys, monkeyp
     assert len(calls) == 2
     assert "interrupted" in capsys.readouterr().out
     assert len(list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))) == 2
+
+
+def interrupt(*args, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "said", "files"),
+    [
+        (("nn.TubalCrossEntropy", "with_prediction"), "what follows is what was reached", 4),
+        (("nn.CrossEntropy", "with_prediction"), "nothing was reached yet", 0),
+        (("train", "evaluate"), "nothing was reached yet", 1),
+        (("plot", "class_tubes"), "not all files", 5),
+    ],
+    ids=["second network", "first epoch", "evaluation", "pictures"],
+)
+def test_ctrl_c_at_any_moment_is_no_traceback(where, said, files, script, tmp_path, capsys, monkeypatch):
+    target, name = where
+    monkeypatch.setattr(operator.attrgetter(target)(script), name, interrupt)
+    assert script.main(["--epochs", "1", "--out", str(tmp_path)]) == 130
+    assert said in capsys.readouterr().out
+    assert len(list(tmp_path.iterdir())) == files
+
+
+def test_a_real_ctrl_c_ends_the_run_with_a_table(tmp_path):
+    command = [sys.executable, "-u", str(SCRIPT), "--epochs", "10000", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        first = process.stdout.readline()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        out = process.communicate(timeout=60)[0]
+    assert "digits: 1,197 training" in first
+    assert process.returncode == 130 and "Traceback" not in out and "interrupted" in out
+    assert "t-linear + dense head" in out and (tmp_path / "table.csv").exists()
+
+
+def test_without_matplotlib_there_is_a_table_and_no_picture(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert script.main(["--epochs", "1", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.index("no pictures will be drawn") < out.index("t-linear")
+    assert (tmp_path / "table.csv").exists() and not list(tmp_path.glob("*.png"))
+
+
+def test_a_network_that_diverges_at_once_leaves_the_others_their_table(script, tmp_path, monkeypatch):
+    infinite = dataclasses.replace(script.PRESETS["better"], learning_rate=1e300)
+    monkeypatch.setitem(script.PRESETS, "better", infinite)
+    with pytest.warns(RuntimeWarning, match="training stopped"), np.errstate(all="ignore"):
+        assert script.main(["--epochs", "1", "--out", str(tmp_path)]) == 0
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert len(rows) == 4
+
+
+def test_class_tubes_show_what_the_network_predicts(script, tmp_path, monkeypatch):
+    """The deep preset has the likelihood form of the tubal loss, whose predictions may differ from the authors'."""
+    calls = []
+    monkeypatch.setattr(script.plot, "class_tubes", lambda *a, **k: calls.append(a) or script.plot.layout())
+    digits = data.load("digits")
+    outcome = script.run("deep t-NN", digits, script.PRESETS["deep"], epochs=1, seed=42)
+    script.pictures([outcome], digits, tmp_path)
+    ((_, _, predicted, _, labels),) = calls
+    X, truth = digits.test.batch(range(6))
+    loss = nn.TubalCrossEntropy(outcome.loss.star, form="likelihood")
+    np.testing.assert_array_equal(predicted, loss.predict(outcome.result.model(X)))
+    np.testing.assert_array_equal(labels, truth)
 
 
 @pytest.mark.data

@@ -8,6 +8,7 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra, nn
+from tests.algebra.catalogue import ALGEBRAS as EVERY_ALGEBRA
 
 ALGEBRAS = {
     "dct": algebra.dct(5),
@@ -179,19 +180,20 @@ def test_modules_of_ones_own():
 # ----------------------------------------------------------------------------------- initial values
 
 
-@pytest.mark.parametrize(
-    "star",
-    [
-        algebra.dct(28),
-        algebra.fft(27),
-        algebra.from_matrix(np.diag(np.geomspace(1e-2, 1e2, 12)) @ algebra.dct(12).transforms[0].matrix()),
-        algebra.product(algebra.dct(4), algebra.fft(6)),
-        algebra.plain(),
-    ],
-    ids=str,
-)
-def test_the_default_start_gives_every_face_the_variance_of_a_dense_layer(star):
-    layer = t_linear(star, 64, 128, seed=1)
+SCALED = algebra.from_matrix(np.diag(np.geomspace(1e-2, 1e2, 12)) @ algebra.dct(12).transforms[0].matrix())
+STARTS = {"scaled": SCALED, "dct 28": algebra.dct(28), **EVERY_ALGEBRA}
+
+
+@pytest.mark.parametrize("name", STARTS)
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_the_default_start_gives_every_face_the_variance_of_a_dense_layer(name, dtype):
+    star = STARTS[name]
+    if dtype == np.float64 and name.startswith("complex matrix"):
+        with pytest.raises(TypeError, match="draws complex weights.*complex64.*initializers.authors"):
+            t_linear(star)
+        assert t_linear(star, init=nn.initializers.authors).weight.dtype == dtype
+        return
+    layer = t_linear(star, 64, 128, seed=1, dtype=dtype)
     faces = np.abs(star.forward(layer.weight)) ** 2
     np.testing.assert_allclose(faces.mean(axis=(-2, -1)), 1 / (3 * 64), rtol=0.06)
 
@@ -262,6 +264,19 @@ def test_gradients_agree_with_finite_differences(star):
         assert np.sum(gradient * direction) == pytest.approx((above - below) / (2 * eps), rel=1e-6, abs=1e-8)
 
 
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 9])
+def test_gradients_over_the_half_spectrum_are_pytorchs_of_the_circular_convolution(n):
+    torch = pytest.importorskip("torch")
+    layer, X = t_linear(algebra.fft(n), activation=ct.tanh), algebra.fft(n).random(3, 4, seed=1)
+    V = np.random.default_rng(2).normal(size=(n, 2, 4))
+    gradient, slope = ct.grad(lambda m, X: ct.sum(m(X) * V), argnums=(0, 1))(layer, X)
+    W, B, Y = (torch.tensor(a, requires_grad=True) for a in (layer.weight, layer.bias, X))
+    faces = [sum(W[k] @ Y[(i - k) % n] for k in range(n)) for i in range(n)]
+    (torch.tanh(torch.stack(faces) + B) * torch.tensor(V)).sum().backward()
+    for mine, theirs in ((gradient.weight, W), (gradient.bias, B), (slope, Y)):
+        np.testing.assert_allclose(mine, theirs.grad.numpy(), rtol=1e-12, atol=1e-13)
+
+
 # ----------------------------------------------------------------------------------------- bad input
 
 
@@ -300,8 +315,13 @@ def test_layers_without_rows_are_refused(sizes):
 
 
 def test_other_nonsense_is_refused():
-    with pytest.raises(TypeError, match="dtype is int64"):
-        nn.Dense(3, 2, dtype=np.int64)
+    for dtype in (np.int64, np.float16, np.longdouble):
+        with pytest.raises(TypeError, match=f"float32, float64, .* not {np.dtype(dtype)}"):
+            nn.Dense(3, 2, dtype=dtype)
+    with pytest.raises(TypeError, match="received float16; convert.*float32.$"):
+        nn.Dense(3, 2)(np.zeros((3, 1), np.float16))
+    with pytest.raises(TypeError, match="first argument is an algebra"):
+        nn.TLinear(28, 28, 10)
     with pytest.raises(TypeError, match="received a list"):
         nn.Dense(3, 2)([[1.0], [2.0], [3.0]])
     with pytest.raises(TypeError, match="layer 1 is a int"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import cutnn as ct
 from cutnn import algebra, nn
+from tests.algebra.catalogue import ALGEBRAS as EVERY_ALGEBRA
 
 REAL = {
     "dct": algebra.dct(5),
@@ -112,13 +113,15 @@ def test_large_outputs_do_not_overflow(scale, form):
 # ------------------------------------------------------------------------------------------------ laws
 
 
-@pytest.mark.parametrize("star", [*REAL.values(), *COMPLEX.values()], ids=[*REAL, *COMPLEX])
+@pytest.mark.parametrize("star", [*REAL.values(), *EVERY_ALGEBRA.values()], ids=[*REAL, *EVERY_ALGEBRA])
 @given(seed=st.integers(0, 100), scale=st.sampled_from([1e-3, 1.0, 30.0]))
 def test_class_tubes_sum_to_the_identity_tube(star, seed, scale):
-    tubes = nn.tubal_softmax(star, outputs(star, seed, scale if star in REAL.values() else 1e-3))
+    Y = outputs(star, seed)
+    hats = star.forward(Y)
+    tubes = nn.tubal_softmax(star, Y * (1e-3 if hats.dtype.kind == "c" else scale))
     total = np.broadcast_to(star.eye(1), (*star.shape, 1, len(LABELS)))
     np.testing.assert_allclose(tubes.sum(axis=-2, keepdims=True), total, atol=1e-11)
-    assert tubes.dtype == np.float64
+    assert tubes.dtype == star.inverse(hats).dtype
 
 
 @every_real
@@ -229,6 +232,12 @@ def test_cross_entropy_points_to_unfold():
         nn.CrossEntropy()(np.zeros((5, 4, 3)), LABELS[:3])
 
 
+def test_complex_outputs_of_a_dense_head_are_refused():
+    for call in (lambda Y: nn.CrossEntropy()(Y, LABELS[:3]), nn.CrossEntropy().predict):
+        with pytest.raises(TypeError, match=r"received complex128; give it ct\.real\(Y\)"):
+            call(np.zeros((4, 3), complex))
+
+
 def test_targets_of_another_shape_are_not_broadcast():
     with pytest.raises(ValueError, match=r"\(4, 3\), the target \(3,\)"):
         nn.MeanSquaredError()(np.zeros((4, 3)), np.zeros(3))
@@ -238,7 +247,7 @@ def test_targets_of_another_shape_are_not_broadcast():
 
 @pytest.mark.parametrize("star", COMPLEX.values(), ids=COMPLEX)
 def test_complex_transforms_are_refused_and_hartley_recommended(star):
-    with pytest.raises(TypeError, match=r"algebra\.hartley"):
+    with pytest.raises(TypeError, match=r"Take the loss over algebra\.hartley"):
         nn.TubalCrossEntropy(star)(outputs(star), LABELS)
 
 

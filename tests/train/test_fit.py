@@ -1,55 +1,13 @@
-"""Training: steps against PyTorch, the best model, history, files, interruption, bad input."""
+"""Training: steps against PyTorch, the best model, history, other devices."""
 
-import csv
-import io
 import types
 
 import numpy as np
-import optree
 import pytest
 
 import cutnn as ct
-from cutnn import algebra, data, nn, optim, train
-from cutnn.train import _storage
-
-STAR = algebra.dct(6)
-
-
-def made_data(images=120, seed=0, classes=3):
-    """Images (N, 4, 6) of noise around one picture a class; easy to learn."""
-    rng = np.random.default_rng(seed)
-    pictures = np.random.default_rng(1).uniform(60, 190, (classes, 4, 6))
-    labels = np.arange(images) % classes
-    noisy = (pictures[labels] + rng.normal(0, 20, (images, 4, 6))).clip(0, 255).astype(np.uint8)
-    return data.Split(noisy, labels, mean=0.5, std=0.3)
-
-
-def made_set(train_split=None, validation="made"):
-    split = made_data(60, seed=1) if isinstance(validation, str) else validation
-    return types.SimpleNamespace(train=made_data() if train_split is None else train_split, validation=split)
-
-
-def made_net(dtype=np.float32, **options):
-    return nn.Sequential(
-        nn.TLinear(STAR, 4, 5, ct.tanh, dtype=dtype, seed=0, **options),
-        nn.TLinear(STAR, 5, 3, dtype=dtype, seed=1, **options),
-    )
-
-
-def run(model=None, loss=None, dataset=None, **options):
-    model = model or made_net()
-    options = {"epochs": 3, "batch_size": 16, "optimizer": optim.Adam(model, lr=1e-2), **options}
-    return train.fit(model, loss or nn.TubalCrossEntropy(STAR), dataset or made_set(), **options)
-
-
-def arrays(model):
-    return [leaf.copy() for leaf in optree.tree_leaves(model, namespace="cutnn")]
-
-
-def assert_same(model, other):
-    for a, b in zip(arrays(model), arrays(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
+from cutnn import algebra, nn, optim, train
+from tests.train.tiny import STAR, arrays, assert_same, made_data, made_net, made_set, run
 
 # ------------------------------------------------------------------------------------------- against PyTorch
 
@@ -172,6 +130,7 @@ def test_a_seed_fixes_the_run_and_shuffling_is_a_choice():
     }
     losses = {name: tuple(r.history["train_loss"]) for name, r in results.items()}
     assert losses["one"] == losses["again"]
+    assert_same(results["one"].model, results["again"].model)
     assert len({losses[name] for name in ("one", "other", "fixed", "none")}) == 4
 
 
@@ -258,6 +217,24 @@ def test_the_history_has_the_learning_rate_of_each_epoch():
     assert result.history["lr"] == pytest.approx([0.1, 0.05, 0.025])
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.TubalCrossEntropy(STAR), nn.CrossEntropy(), nn.TubalCrossEntropy(STAR, "likelihood")]
+)
+def test_a_step_of_single_precision_has_nothing_double(loss):
+    model = made_net()
+    if isinstance(loss, nn.CrossEntropy):
+        model = nn.Sequential(*model, nn.Unfold(), nn.Dense(18, 3, seed=2))
+    optimizer = optim.AdamW(model, lr=optim.cosine(1e-2, 10), clip=0.1)
+    X, labels = made_data().batch(slice(0, 16))
+    (value, classes), gradients = ct.value_and_grad(
+        lambda m: loss.with_prediction(m(X), labels), has_aux=True
+    )(model)
+    optimizer.step(gradients)
+    moments = [m for name, m in optimizer.state().items() if name != "steps"]
+    floats = [X, model(X), value, *arrays(gradients), *arrays(model), *moments]
+    assert {str(x.dtype) for x in floats} == {"float32"} and classes.dtype == np.int64
+
+
 def test_double_precision_models_get_double_precision_batches():
     result = run(made_net(np.float64), epochs=1)
     assert result.model[0].weight.dtype == np.float64
@@ -267,177 +244,6 @@ def test_a_callback_that_returns_true_stops_the_run():
     result = run(callbacks=[lambda r: len(r.history) == 2, lambda r: None], epochs=5)
     assert len(result.history) == 2
     assert "callback" in result.stopped and not result.interrupted
-
-
-# ---------------------------------------------------------------------------------------------- what breaks
-
-
-def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_best_model():
-    model, kept = made_net(), []
-
-    def ruin(result):
-        if len(result.history) == 2:
-            kept.extend(arrays(result.model))
-            model[1].bias[...] = np.nan
-
-    with pytest.warns(RuntimeWarning, match=r"nan at step 1 of epoch 3 \(step 17 of all\)"):
-        result = run(model, epochs=5, callbacks=[ruin])
-    assert len(result.history) == 2 and result.best_epoch in (1, 2)
-    assert f"keeps the model of epoch {result.best_epoch}" in result.stopped
-    for mine, then in zip(arrays(result.model), kept, strict=True):
-        np.testing.assert_array_equal(mine, then)
-
-
-def test_a_loss_that_is_not_finite_at_once_keeps_the_start():
-    model = made_net()
-    model[1].bias[0, 0] = np.inf
-    before = arrays(model)
-    with np.errstate(invalid="ignore"), pytest.warns(RuntimeWarning, match="step 1 of epoch 1"):
-        result = run(model)
-    assert len(result.history) == 0 and result.best_epoch == 0 and "before training" in result.stopped
-    for mine, then, now in zip(arrays(result.model), before, arrays(model), strict=True):
-        np.testing.assert_array_equal(mine, then)
-        np.testing.assert_array_equal(now, then)  # the bad step was not made
-
-
-def test_a_validation_loss_that_is_not_finite_stops_training():
-    class Broken(nn.TubalCrossEntropy):
-        def with_prediction(self, Y, labels):
-            value, classes = super().with_prediction(Y, labels)
-            return value * (np.nan if len(labels) == 60 else 1.0), classes
-
-    with pytest.warns(RuntimeWarning, match="the validation loss is nan after epoch 1"):
-        result = run(loss=Broken(STAR))
-    assert len(result.history) == 1 and result.best_epoch == 0
-
-
-def test_ctrl_c_keeps_history_and_best_model(tmp_path):
-    calls = []
-
-    class Interrupted(nn.TubalCrossEntropy):
-        def with_prediction(self, Y, labels):
-            calls.append(len(labels))
-            if len(calls) == 21:  # in the third epoch of 8 training batches and one of validation
-                raise KeyboardInterrupt
-            return super().with_prediction(Y, labels)
-
-    result = run(loss=Interrupted(STAR), epochs=9, checkpoint=tmp_path)
-    assert result.interrupted and result.stopped == "interrupted in epoch 3"
-    assert len(result.history) == 2 and result.best_epoch >= 1
-    assert_same(result.model, train.load_model(tmp_path / "model.safetensors", made_net()))
-    with open(tmp_path / "history.csv") as file:
-        assert len(list(csv.DictReader(file))) == 2
-
-
-def test_the_progress_bar_is_drawn_on_a_terminal_only(monkeypatch):
-    pytest.importorskip("rich")
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
-        monkeypatch.setattr("sys.stderr", stream)
-        run(epochs=2)
-        assert ("epoch 2/2" in stream.getvalue() and ", validation" in stream.getvalue()) == drawn
-    monkeypatch.setattr("sys.stderr", terminal := Terminal())
-    run(epochs=1, progress=False)
-    assert terminal.getvalue() == ""
-
-
-# ------------------------------------------------------------------------------------------------------ files
-
-
-def test_a_checkpoint_holds_history_and_best_model(tmp_path):
-    result = run(checkpoint=tmp_path / "new" / "run")
-    folder = tmp_path / "new" / "run"
-    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "model.safetensors"]
-    assert_same(result.model, train.load_model(folder / "model.safetensors", made_net()))
-    with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [float(row["validation_loss"]) for row in rows] == result.history["validation_loss"]
-    assert list(rows[0]) == result.history.columns
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda seed: made_net(np.float64),
-        lambda seed: nn.Sequential(
-            nn.TLinear(algebra.fft(3), 2, 4, dtype=np.complex64, seed=seed),
-            ct.tanh,
-            nn.Unfold(),
-            nn.Dense(12, 2),
-        ),
-        lambda seed: nn.TLinear(algebra.product(algebra.dct(2), algebra.fft(3)), 2, 2, bias=False, seed=seed),
-        lambda seed: nn.Dense(3, 2, seed=seed),
-    ],
-)
-def test_models_come_back_from_their_files(tmp_path, make):
-    model = make(0)
-    path = tmp_path / "model.safetensors"
-    train.save_model(path, model)
-    again = train.load_model(path, make(1))
-    assert_same(again, model)
-    assert [a.dtype for a in arrays(again)] == [a.dtype for a in arrays(model)]
-    optim.SGD(again, lr=0.1)  # its arrays can be updated in place
-
-
-def test_a_file_of_another_model_is_refused(tmp_path):
-    path = tmp_path / "model.safetensors"
-    train.save_model(path, nn.TLinear(algebra.dct(6), 3, 2))
-    with pytest.raises(ValueError, match=r"another transform than the model's star\.matrix"):
-        train.load_model(path, nn.TLinear(algebra.random_orthogonal(6, seed=0), 3, 2))
-    with pytest.raises(
-        ValueError, match=r"weight is float32 of shape \(6, 2, 3\), the model's float32 of shape"
-    ):
-        train.load_model(path, nn.TLinear(algebra.dct(6), 4, 2))
-    with pytest.raises(ValueError, match="this model has"):
-        train.load_model(path, nn.TLinear(algebra.dct(6), 3, 2, bias=False))
-    with pytest.raises(FileNotFoundError):
-        train.load_model(tmp_path / "none", made_net())
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), _storage.atomic(path) as temporary:
-        with open(temporary, "w") as file:
-            file.write("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    model = made_net()
-    before = arrays(model)
-    with pytest.raises(OSError, match=r"cannot write to .*file.*give checkpoint= a folder"):
-        run(model, checkpoint=tmp_path / "file" / "run")
-    for now, then in zip(arrays(model), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_a_disk_that_fails_later_costs_a_warning(tmp_path, monkeypatch):
-    def full(self, path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(train.History, "to_csv", full)
-    with pytest.warns(RuntimeWarning, match="No space left on device; the training goes on"):
-        result = run(checkpoint=tmp_path)
-    assert len(result.history) == 3
-
-
-def test_history_rows_have_the_same_columns():
-    history = train.History()
-    history.append(epoch=1, train_loss=2.0)
-    with pytest.raises(ValueError, match="the columns are epoch, train_loss"):
-        history.append(epoch=2)
-    with pytest.raises(KeyError, match="no column 'loss'; it has epoch, train_loss"):
-        history["loss"]
-    assert history[0] == {"epoch": 1, "train_loss": 2.0} and len(history) == 1
-    assert list(history) == [history[0]] and "train_loss 2" in repr(history)
 
 
 # ---------------------------------------------------------------------------------------------------- devices
@@ -479,62 +285,3 @@ def test_on_another_device_the_step_of_a_bad_loss_is_found_later(pretend_device)
     with pytest.warns(RuntimeWarning, match=r"nan at step 8 of epoch 1 \(step 8 of all\)"):
         result = run(model, Broken(STAR), optimizer=DescentAnywhere(model, lr=0.5), batch_size=1)
     assert len(calls) == 64 and result.best_epoch == 0
-
-
-# -------------------------------------------------------------------------------------------------- bad input
-
-
-def bad_labels(label):
-    split = made_data()
-    labels = split.labels.copy()
-    labels[-1] = label
-    return data.Split(split.images, labels, split.mean, split.std)
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        (
-            {"dataset": made_set(data.Split(np.zeros((9, 4, 7), np.uint8), np.arange(9)))},
-            ValueError,
-            r"dct\(6\)",
-        ),
-        (
-            {"dataset": made_set(bad_labels(3))},
-            ValueError,
-            r"labels lie in 0\.\.3, and the model has 3 classes",
-        ),
-        ({"dataset": made_set(bad_labels(-1))}, ValueError, r"labels lie in -1\.\.2"),
-        ({"dataset": made_set(validation=bad_labels(3))}, ValueError, r"labels lie in 0\.\.3"),
-        (
-            {"dataset": made_set(validation=made_data(0))},
-            ValueError,
-            "the validation split of the data is empty",
-        ),
-        ({"dataset": made_set(made_data(0))}, ValueError, "the train split of the data is empty"),
-        ({"dataset": types.SimpleNamespace(train=None, validation=None)}, ValueError, "no train split"),
-        ({"epochs": 0}, ValueError, "at least 1"),
-        ({"batch_size": 0}, ValueError, "at least 1"),
-        ({"shuffle": "often"}, ValueError, "'often'"),
-        ({"optimizer": optim.SGD(made_net(), lr=0.1)}, ValueError, "another model"),
-        ({"loss": nn.CrossEntropy()}, ValueError, "Unfold"),
-    ],
-)
-def test_what_does_not_fit_is_said_before_training(options, error, message):
-    model = made_net()
-    before = arrays(model)
-    with pytest.raises(error, match=message):
-        run(model, **options)
-    for now, then in zip(arrays(model), before, strict=True):
-        np.testing.assert_array_equal(now, then)
-
-
-def test_the_note_says_which_data_did_not_fit():
-    with pytest.raises(ValueError) as caught:
-        run(dataset=made_set(validation=data.Split(np.zeros((9, 4, 7), np.uint8), np.arange(9) % 3)))
-    assert any("one image of the validation data" in note for note in caught.value.__notes__)
-
-
-def test_an_empty_split_cannot_be_evaluated():
-    with pytest.raises(ValueError, match="empty"):
-        train.evaluate(made_net(), nn.TubalCrossEntropy(STAR), made_data(0))
