@@ -26,6 +26,7 @@ test-long: $(VENV)/.test  ## the tests under random seeds, many more examples ea
 lint: $(VENV)/.test  ## ruff, mypy and import-linter
 	@echo '== ruff'
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	@echo '== mypy'
 	$(BIN)/python -m mypy
 	@echo '== import-linter'

@@ -40,7 +40,9 @@ def source(optimizer: optim.Optimizer, kind: str) -> str:
     """The kernel as CuPy would write it out: one thread an entry, arrays g, p and the moments, numbers as they are."""
     inputs, outputs, body, name = optimizers._compiled(Recorder(), *optimizer._kernel)
     arrays = [f"const {kind}* _g", *(f"{kind}* _{o.split()[1]}" for o in outputs.split(","))]
-    numbers = [i.strip().replace("float64", "double").replace("T ", f"{kind} ") for i in inputs.split(",")[1:]]
+    numbers = [
+        i.strip().replace("float64", "double").replace("T ", f"{kind} ") for i in inputs.split(",")[1:]
+    ]
     entries = "".join(f"{kind}& {o.split()[1]} = _{o.split()[1]}[i]; " for o in outputs.split(","))
     return (
         f"typedef {kind} T;\n"
