@@ -268,8 +268,10 @@ def _array_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) ->
         try:
             form.bind(*args, **kwargs)
         except TypeError:
+            parameters = [p.replace(annotation=p.empty) for p in form.parameters.values()]
+            bare = form.replace(parameters=parameters, return_annotation=form.empty)
             raise TypeError(
-                f"{module}.{name} of a traced array: {error}; its form here is {name}{form}"
+                f"{module}.{name} of a traced array: {error}; its form here is {name}{bare}"
             ) from None
         raise
 
