@@ -426,19 +426,19 @@ class TestSynchronize:
 def test_freed_memory_is_kept() -> None:
     """Blocks freed together fault their pages in anew unless kept; glibc by itself keeps only a few."""
     code = """
-import resource, sys, numpy as np
-from cutnn.device import keep_freed_memory
-print("keep" in sys.argv and keep_freed_memory())
+import resource, numpy as np
+import cutnn
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     blocks = [np.ones(2**21) for _ in range(5)]
     del blocks
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-    unkept, kept = run_python(code), run_python(code, "keep")
-    if kept.stdout.startswith("False"):
+    if not device.keep_freed_memory():
         pytest.skip("no glibc here")
-    assert 10 * int(kept.stdout.split()[1]) < int(unkept.stdout.split()[1])
+    kept = run_python(code)
+    unkept = run_python(code, CUTNN_KEEP_FREED_MEMORY="0")
+    assert 10 * int(kept.stdout) < int(unkept.stdout)
 
 
 @pytest.mark.gpu

@@ -14,7 +14,7 @@ import numpy as np
 import optree
 
 from cutnn.data import batches
-from cutnn.device import device_of, keep_freed_memory, namespace, to_host
+from cutnn.device import device_of, namespace, to_host
 from cutnn.optim import Optimizer
 from cutnn.tape import stop_gradient, value_and_grad
 from cutnn.train._progress import Progress, bar
@@ -90,7 +90,6 @@ def fit(
     True
     """
     optimizer = _checked(model, optimizer, epochs, batch_size, shuffle)
-    keep_freed_memory()
     train, validation = _splits(model, dataset)
     _try_out(model, loss, {"training": train, "validation": validation})
     folder = None if checkpoint is None else _Folder(checkpoint, model)
