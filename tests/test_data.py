@@ -59,10 +59,17 @@ def test_images_of_another_shape_are_refused() -> None:
         data.to_images(np.zeros((3, 4)))
 
 
+def test_floats_are_taken_as_they_are() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 4), np.uint8)
+    floats, as_bytes = data.to_tensor(images / 255, 0.3, 0.7), data.to_tensor(images, 0.3, 0.7)
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, as_bytes, rtol=1e-5, atol=1e-6)
+
+
 def test_tensor_of_what_are_no_images_is_refused() -> None:
     images = np.zeros((2, 4, 4), np.uint8)
-    with pytest.raises(TypeError, match="uint8 from 0 to 255, got float64"):
-        data.to_tensor(images / 255)
+    with pytest.raises(TypeError, match="uint8 from 0 to 255, got int64"):
+        data.to_tensor(images.astype(np.int64))
     with pytest.raises(ValueError, match=r"got \(4, 4\); one image alone is images\[None\]"):
         data.to_tensor(images[0])
     with pytest.raises(TypeError, match="floating-point dtype, got int32"):

@@ -134,15 +134,16 @@ def to_tensor(images: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = "fl
     """Return images as lateral slices: `(28, 28, N)` of `(N, 28, 28)`, `(32, 96, N)` of `(N, 3, 32, 32)`.
 
     T[k, i, s] = (image[s, i, k] / 255 - mean) / std, and T[k, c·height + i, s] for channel c: tubes run
-    along the columns, T is contiguous. Raises TypeError unless images are uint8 and `dtype` is a real
-    floating-point type, ValueError for another number of dimensions or `std` not above zero. Layout: Newman
-    et al., Stable tensor neural networks for efficient deep learning (2024), faces first.
+    along the columns, T is contiguous. Images are bytes, or floats, which are not divided by 255. Raises
+    TypeError for images of other types and unless `dtype` is a real floating-point type, ValueError for
+    another number of dimensions or `std` not above zero. Layout: Newman et al., Stable tensor neural
+    networks for efficient deep learning (2024), faces first.
 
     >>> to_tensor(np.array([[[0, 51], [102, 255]]], np.uint8), dtype="float64").squeeze()
     array([[0. , 0.4],
            [0.2, 1. ]])
     """
-    _check_images(images)
+    _check_images(images, floats=True)
     _check_scale(std)
     if np.dtype(dtype).kind != "f":
         raise TypeError(f"expected a real floating-point dtype, got {np.dtype(dtype)}")
@@ -151,7 +152,7 @@ def to_tensor(images: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = "fl
     # is 21 µs for 32 of MNIST and 81 of CIFAR-10 on one core; 30 and 139 through a table of the 256 floats,
     # 34 and 255 where the floats are transposed.
     T = images.reshape(count, math.prod(rows), n).transpose(2, 1, 0).astype(dtype, order="C")
-    T *= 1 / (255 * std)
+    T *= 1 / ((255 if images.dtype == "uint8" else 1) * std)
     T -= mean / std
     return T
 
@@ -208,8 +209,8 @@ def batches(
 # ------------------------------------------------------------------------------------------------- checks
 
 
-def _check_images(images: Any) -> None:
-    if images.dtype != "uint8":
+def _check_images(images: Any, floats: bool = False) -> None:
+    if images.dtype != "uint8" and not (floats and images.dtype.kind == "f"):
         raise TypeError(
             f"expected images as bytes, uint8 from 0 to 255, got {images.dtype}; values from 0 to 1 "
             "become bytes by (255 * images).round().astype('uint8')"
