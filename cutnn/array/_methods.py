@@ -63,6 +63,7 @@ def _methods() -> dict[str, Any]:
         "__index__": _lost("an index"),
         "__complex__": _lost("complex(x)"),
         "__dlpack__": _lost("DLPack export"),
+        "to_device": _to_device,
         "item": _lost("x.item()"),
         "tolist": _lost("x.tolist()"),
         "shape": property(lambda self: self.value.shape),
@@ -137,6 +138,15 @@ def _lost(what: str) -> Callable[..., NoReturn]:
         )
 
     return method
+
+
+def _to_device(self: Any, device: Any, /, *, stream: Any = None) -> Any:
+    if device == self.device:
+        return self
+    raise TypeError(
+        f"a traced array on {self.device} cannot move to {device}: move the arguments (cutnn.to_device) before "
+        "they are traced"
+    )
 
 
 def _setitem(self: Any, key: Any, value: Any) -> NoReturn:

@@ -99,6 +99,11 @@ class TestMethods:
 
         np.testing.assert_array_equal(ct.grad(f)(X), V.T)
 
+    def test_to_device_stays_where_it_is(self):
+        np.testing.assert_array_equal(ct.grad(lambda x: x.to_device("cpu").sum())(X), np.ones((3, 3)))
+        with pytest.raises(TypeError, match="cpu cannot move to cuda:0.*before"):
+            ct.grad(lambda x: x.to_device("cuda:0").sum())(X)
+
     def test_argmax_and_all_are_plain(self):
         def f(x):
             assert int(x.argmax()) == int(X.argmax()) and bool((x > 0).all())
