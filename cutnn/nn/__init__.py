@@ -2,14 +2,17 @@
 
 from cutnn.nn import initializers
 from cutnn.nn._module import Module, count_parameters, static
+from cutnn.nn.dynamics import HamiltonianNet, ResNet
 from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
 from cutnn.nn.losses import CrossEntropy, MeanSquaredError, TubalCrossEntropy, tubal_softmax
 
 __all__ = [
     "CrossEntropy",
     "Dense",
+    "HamiltonianNet",
     "MeanSquaredError",
     "Module",
+    "ResNet",
     "Sequential",
     "TLinear",
     "TubalCrossEntropy",
