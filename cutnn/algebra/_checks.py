@@ -17,24 +17,16 @@ if TYPE_CHECKING:
 
 def tensor(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
     """A as a tensor of the algebra in floats, or an error that says how it does not fit."""
-    shape = getattr(A, "shape", None)
+    shape = _shape(star, name, label, A)
     tubes = len(star.shape)
-    if shape is None:
-        raise TypeError(
-            f"{star}.{name}: {label} is a {type(A).__name__}; expected an array of shape {_form(star)}"
-        )
     if len(shape) < tubes + 2 or shape[-2 - tubes : -2] != star.shape:
-        _misfit(star, name, label, tuple(shape))
-    kind = A.dtype.kind
-    if kind in "fc":
-        return A
-    if kind in "iub":
-        return ct.astype(A, np.dtype(np.float64))
-    raise TypeError(f"{star}.{name}: {label} holds {A.dtype}; expected numbers")
+        _misfit(star, name, label, shape)
+    return _floats(star, name, label, A)
 
 
-def transformed(star: StarAlgebra, A_hat: Any) -> None:
-    shape = getattr(A_hat, "shape", ())
+def transformed(star: StarAlgebra, A_hat: Any) -> Any:
+    """A_hat as a transform in floats, or an error that says how it is none."""
+    shape = _shape(star, "inverse", "A_hat", A_hat)
     tubes = len(star.shape)
     faces = tuple(shape[-2 - tubes : -2])
     if len(shape) < tubes + 2 or faces not in (star.shape, star.half_shape):
@@ -46,6 +38,7 @@ def transformed(star: StarAlgebra, A_hat: Any) -> None:
         )
     if faces != star.shape and A_hat.dtype.kind != "c":
         raise TypeError(f"{star}.inverse: a half spectrum is complex; this one holds {A_hat.dtype}")
+    return _floats(star, "inverse", "A_hat", A_hat)
 
 
 def factors(star: StarAlgebra, name: str, *tensors: Any) -> None:
@@ -58,6 +51,14 @@ def factors(star: StarAlgebra, name: str, *tensors: Any) -> None:
                 f"{_form(star, rows=A.shape[-1])}, with as many rows, not {B.shape[-2]}"
             )
     batches(star, name, *tensors)
+
+
+def devices(star: StarAlgebra, name: str, *tensors: Any) -> None:
+    """Raise where tensors live on several devices."""
+    try:
+        namespace(*map(raw, tensors))
+    except TypeError as error:
+        raise TypeError(f"{star}.{name}: {error}") from None
 
 
 def batches(star: StarAlgebra, name: str, *tensors: Any) -> None:
@@ -94,9 +95,10 @@ def rows(star: StarAlgebra, A: Any, B: Any) -> None:
 
 
 def foldable(star: StarAlgebra, matrix: Any) -> None:
-    if matrix.ndim < 2 or matrix.shape[-2] % star.n:
+    shape = _shape(star, "fold", "matrix", matrix)
+    if len(shape) < 2 or shape[-2] % star.n:
         raise ValueError(
-            f"{star}.fold: a matrix of shape {tuple(matrix.shape)}; expected (..., {star.n} l, m), "
+            f"{star}.fold: a matrix of shape {shape}; expected (..., {star.n} l, m), "
             f"a multiple of {star.n} rows"
         )
 
@@ -130,10 +132,10 @@ def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: A
 
 
 def _size(matrices: Any) -> Any:
-    """The root mean square of the singular values of each matrix."""
+    """The root mean square of the singular values of each matrix, in doubles: squares of floats overflow."""
     xp = namespace(matrices)
-    squares = xp.sum(xp.abs(matrices) ** 2, axis=(-2, -1), keepdims=True)
-    return xp.sqrt(squares / min(matrices.shape[-2:]))
+    magnitudes = xp.abs(matrices).astype(xp.float64)
+    return xp.sqrt(xp.sum(magnitudes**2, axis=(-2, -1), keepdims=True) / min(matrices.shape[-2:]))
 
 
 def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
@@ -150,6 +152,23 @@ def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
         f"{values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
         "pinv takes such tensors"
     )
+
+
+def _shape(star: StarAlgebra, name: str, label: str, A: Any) -> tuple[int, ...]:
+    shape = getattr(A, "shape", None)
+    if shape is None:
+        expected = "a matrix" if name == "fold" else f"an array of shape {_form(star)}"
+        raise TypeError(f"{star}.{name}: {label} is a {type(A).__name__}; expected {expected}")
+    return tuple(shape)
+
+
+def _floats(star: StarAlgebra, name: str, label: str, A: Any) -> Any:
+    kind = A.dtype.kind
+    if kind in "fc":
+        return A
+    if kind in "iub":
+        return ct.astype(A, np.dtype(np.float64))
+    raise TypeError(f"{star}.{name}: {label} holds {A.dtype}; expected numbers")
 
 
 def _misfit(star: StarAlgebra, name: str, label: str, shape: tuple[int, ...]) -> NoReturn:

@@ -152,18 +152,19 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
         k, j = (int(i) for i in np.argwhere(~np.isfinite(M))[0])
         raise ValueError(f"from_matrix: M holds non-finite numbers, the first is M[{k}, {j}] = {M[k, j]}")
     values = np.linalg.svd(M, compute_uv=False)
-    condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
+    with np.errstate(over="ignore"):
+        condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
     if not condition <= max_condition:
         raise ValueError(
             f"from_matrix: M, {n} x {n}, is singular or nearly so: its condition number is "
             f"{condition:.3g}, above {max_condition:.3g}. Choose an M of full rank, or raise max_condition "
             "and lose as many digits"
         )
-    scale = float(np.mean(values**2))
-    unitary = np.abs(M.conj().T @ M - scale * np.eye(n)).max() <= 10 * n * np.finfo(float).eps * scale
+    unitary = condition - 1 <= 10 * n * np.finfo(float).eps and 1e-150 < values[0] < 1e150  # c would overflow
+    scale = float(np.mean(values**2)) if unitary else None
     kind = "complex" if M.dtype.kind == "c" else "real"
     label = f"from_matrix({n} x {n} {kind}, condition {condition:.2g})"
-    return StarAlgebra(Transform("from_matrix", n, M, scale=scale if unitary else None, label=label))
+    return StarAlgebra(Transform("from_matrix", n, M, scale=scale, label=label))
 
 
 def from_data(X: Any, tubes: int = 1) -> StarAlgebra:

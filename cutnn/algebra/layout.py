@@ -39,6 +39,8 @@ def tubes_last(A: Any, tubes: int | None = None) -> Any:
 
 def _split(name: str, A: Any, tubes: int | None) -> tuple[int, int]:
     """The number of batch axes and that of tube axes."""
+    if not hasattr(A, "ndim"):
+        raise TypeError(f"{name}: expected an array, not a {type(A).__name__}")
     tubes = max(A.ndim - 2, 0) if tubes is None else tubes
     if tubes < 0 or A.ndim < tubes + 2:
         raise ValueError(

@@ -13,18 +13,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
 from cutnn.algebra.layout import faces_first, tubes_last
+from cutnn.algebra.transforms import Transform
 from cutnn.device import default_namespace, namespace
 from cutnn.tape import raw, stop_gradient
-
-if TYPE_CHECKING:
-    from cutnn.algebra.transforms import Transform
 
 __all__ = ["StarAlgebra"]
 
@@ -49,6 +47,12 @@ class StarAlgebra:
     """
 
     def __init__(self, *transforms: Transform) -> None:
+        for t in transforms:
+            if not isinstance(t, Transform):
+                raise TypeError(
+                    f"StarAlgebra: expected transforms, not a {type(t).__name__}; algebras combine by "
+                    "algebra.product"
+                )
         self.transforms = transforms
         self.shape = tuple([t.n for t in transforms])
         self.n = math.prod(self.shape)
@@ -99,7 +103,7 @@ class StarAlgebra:
         >>> star.inverse(star.forward(star.random(2, 3))).dtype
         dtype('float64')
         """
-        check.transformed(self, A_hat)
+        A_hat = check.transformed(self, A_hat)
         for transform, axis in reversed(self._order):
             A_hat = transform.inverse(A_hat, axis)
         return A_hat
@@ -239,9 +243,10 @@ class StarAlgebra:
         """
         A_hat = self.forward(A)
         result = f(A_hat)
-        if result.shape != A_hat.shape:
+        shape = getattr(result, "shape", ())
+        if shape != A_hat.shape:
             raise ValueError(
-                f"{self}.apply: f must be elementwise; it made shape {result.shape} of shape {A_hat.shape}"
+                f"{self}.apply: f must be elementwise; it made shape {shape} of shape {A_hat.shape}"
             )
         return self.inverse(result)
 
@@ -318,6 +323,8 @@ class StarAlgebra:
     def _operands(self, name: str, *tensors: Any) -> list[Any]:
         """Tensors whose transforms go together: where one is complex, all have their whole spectra taken."""
         operands = [check.tensor(self, name, T, chr(ord("A") + k)) for k, T in enumerate(tensors)]
+        if len(set(map(type, operands))) > 1:
+            check.devices(self, name, *operands)
         if self.half_shape != self.shape:
             real = [T.dtype.kind != "c" for T in operands]
             if any(real) and not all(real):

@@ -6,7 +6,6 @@ where the roads cross are measured (`_fast.py`, and `Fourier` below). Every road
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,14 @@ from cutnn.tape import raw
 
 __all__ = ["Fourier", "Identity", "Transform"]
 
-Formula = Callable[[int], np.ndarray]
-
 
 class Transform:
     """An invertible linear map of the tubes of length n, its matrix M real or complex.
 
-    `matrix` is M itself or a function that makes it from n. `scale` is c where Mᴴ M = c I, else None, and
-    `inverse` may give M⁻¹ where it is None. `fast` is a fast road for real orthonormal M.
+    `matrix` is M itself, (n, n), or a function that makes a real M from n, when it is first needed. `scale` is c
+    where Mᴴ M = c I, else None, and `inverse` may give M⁻¹ where it is None. `fast` is a fast road for real
+    orthonormal M. Raises ValueError where M has another shape or Mᴴ M is not c I, and TypeError where the
+    function makes a complex M; both when M, or M⁻¹, is first needed.
 
     >>> from cutnn import algebra
     >>> (transform,) = algebra.dct(2).transforms
@@ -41,7 +40,7 @@ class Transform:
         self,
         name: str,
         n: int,
-        matrix: np.ndarray | Formula,
+        matrix: Any,
         *,
         inverse: np.ndarray | None = None,
         scale: float | None = None,
@@ -51,11 +50,13 @@ class Transform:
         self.name = name
         self.n = n
         self.scale = scale
+        self._label = label or f"{name}({n})"
+        if not callable(matrix):
+            matrix = np.array(matrix)
         self.real = callable(matrix) or matrix.dtype.kind != "c"
-        self._matrix = matrix
+        self._matrix = matrix if callable(matrix) else self._checked(matrix)
         self._inverse = inverse
         self._fast = fast
-        self._label = label or f"{name}({n})"
         self._cache: dict[Any, Any] = {}
 
     @property
@@ -114,13 +115,27 @@ class Transform:
     def _build(self, which: str) -> np.ndarray:
         """A matrix of the transform in double precision."""
         if which == "M":
-            return self._matrix(self.n) if callable(self._matrix) else self._matrix
+            return self._checked(self._matrix(self.n) if callable(self._matrix) else self._matrix)
         M = self._host("M")
         if which == "reflection":
             return self._host("inverse") @ M.conj()
         if self.scale is not None:
-            return M.conj().T / self.scale
+            inverse = M.conj().T / self.scale
+            error = np.abs(inverse @ M - np.eye(self.n)).max()
+            if not error < 1e-8:
+                raise ValueError(
+                    f"{self}: MᴴM is not c I with c = scale = {self.scale:g}: MᴴM / c differs from I by "
+                    f"{error:.2g}; leave scale out where M is not a multiple of a unitary matrix"
+                )
+            return inverse
         return np.linalg.inv(M) if self._inverse is None else self._inverse
+
+    def _checked(self, M: np.ndarray) -> np.ndarray:
+        if M.shape != (self.n, self.n):
+            raise ValueError(f"{self}: its matrix has shape {M.shape}; expected ({self.n}, {self.n})")
+        if self.real and M.dtype.kind == "c":
+            raise TypeError(f"{self}: its formula makes a complex matrix; give Transform that matrix instead")
+        return M
 
     def _host(self, which: str, dtype: Any = None) -> np.ndarray:
         if dtype is None:
@@ -131,7 +146,9 @@ class Transform:
             return found
         double = self._host(which)
         kind = np.dtype(dtype)
-        return double.astype(_complex_dtype(kind) if double.dtype.kind == "c" else kind, copy=False)
+        cast = double.astype(_complex_dtype(kind) if double.dtype.kind == "c" else kind, copy=False)
+        cast.flags.writeable = False
+        return cast
 
     def _like(self, which: str, A: Any) -> Any:
         """A matrix in the dtype, the library and on the device of A."""

@@ -312,6 +312,26 @@ def test_integers_count_as_doubles(dtype: Any) -> None:
     near(star.pinv(A), star.pinv(A.astype(float)))
 
 
+@pytest.mark.parametrize("name", ["dct 5", "fft 2", "haar 4", "real matrix 4", "complex matrix 3"])
+def test_transforms_of_integers_count_as_doubles(name: str) -> None:
+    star = ALGEBRAS[name]
+    A_hat = np.arange(star.n * 2).reshape(star.n, 2, 1)
+    near(star.inverse(A_hat), star.inverse(A_hat.astype(float)))
+    near(star.apply(lambda z: ct.abs(z) > 1, A_hat), star.apply(lambda z: 1.0 * (ct.abs(z) > 1), A_hat))
+
+
+def test_each_operand_is_transformed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    star, forward, inverse = algebra.dct(5), [], []
+    (t,) = star.transforms
+    monkeypatch.setattr(t, "forward", lambda A, axis: forward.append(A) or type(t).forward(t, A, axis))
+    monkeypatch.setattr(t, "inverse", lambda A, axis: inverse.append(A) or type(t).inverse(t, A, axis))
+    A, B = draw((5, 2, 2)), draw((5, 2, 2), seed=1)
+    star(A, B, A)
+    assert (len(forward), len(inverse)) == (3, 1)
+    star.pinv(star.solve(A, B))
+    assert (len(forward), len(inverse)) == (6, 3)
+
+
 def test_new_tensors() -> None:
     star = algebra.product(algebra.dct(3), algebra.fft(4))
     assert star.zeros(2, 5, batch=(6,)).shape == (6, 3, 4, 2, 5)

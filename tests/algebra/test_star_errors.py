@@ -78,10 +78,19 @@ def test_what_is_no_transform() -> None:
         star.inverse(np.zeros((4, 2, 2), complex))
     with pytest.raises(TypeError, match="a half spectrum is complex; this one holds float64"):
         star.inverse(np.zeros((3, 2, 2)))
+    for wrong in (0.0, [1.0]):
+        with pytest.raises(TypeError, match=f"inverse: A_hat is a {type(wrong).__name__}; expected an array"):
+            star.inverse(wrong)
+    with pytest.raises(TypeError, match="inverse: A_hat holds <U1; expected numbers"):
+        star.inverse(np.full((5, 1, 1), "a"))
+    with pytest.raises(TypeError, match="fold: matrix is a list"):
+        star.fold([[1.0]])
     with pytest.raises(ValueError, match=r"fold: a matrix of shape \(7, 2\); expected \(..., 5 l, m\)"):
         star.fold(np.zeros((7, 2)))
     with pytest.raises(ValueError, match="f must be elementwise"):
         star.apply(lambda z: z[:1], np.zeros((5, 2, 2)))
+    with pytest.raises(ValueError, match=r"it made shape \(\) of shape"):
+        star.apply(lambda z: 1.0, np.zeros((5, 2, 2)))
 
 
 def test_tensors_that_are_not_square() -> None:
@@ -122,7 +131,35 @@ def test_singular_tubes() -> None:
     assert np.isnan(star.solve(star.eye(2), right * np.nan)).all()
 
 
+@pytest.mark.parametrize(("dtype", "sizes"), [(np.float32, (1e-25, 1e25)), (np.float64, (1e-140, 1e140))])
+@pytest.mark.parametrize("name", ["dct 5", "fft 5", "plain"])
+def test_regular_is_no_matter_of_size(name: str, dtype: Any, sizes: tuple[float, ...]) -> None:
+    """The squares of such floats, or of those of their inverse, overflow."""
+    star = ALGEBRAS[name]
+    A, B = invertible_tensor(star, 2, (), 0, dtype), star.random(2, 1, seed=1, dtype=dtype)
+    for size in sizes:
+        near(star.inv(dtype(size) * A) * dtype(size), star.inv(A))
+        near(star.solve(dtype(size) * A, B) * dtype(size), star.solve(A, B))
+    zero = A.copy()
+    zero[..., 0, :] = 0
+    with pytest.raises(np.linalg.LinAlgError, match="singular to working precision"):
+        star.inv(dtype(sizes[0]) * zero)
+
+
 # ---------------------------------------------------------------------------------------------- other devices
+
+
+def test_operands_of_two_devices(pretend_device: Any) -> None:
+    """The shapes of the message are those given, not those of transforms."""
+    star = algebra.fft(5)
+    A, B = star.random(2, 2, seed=0), star.random(2, 1, seed=1)
+    there = pretend_device.asarray(B)
+    where = r"argument 0 is a numpy.ndarray of shape \(5, 2, 2\) on cpu; .*\(5, 2, 1\) on pretend"
+    for f, name in ((star, "product"), (star.solve, "solve")):
+        with pytest.raises(TypeError, match=rf"fft\(5\).{name}: .*{where}"):
+            f(A, there)
+        with pytest.raises(TypeError, match=rf"fft\(5\).{name}: .*{where}"):
+            ct.grad(lambda A: ct.sum(f(A, there)))(A)  # noqa: B023
 
 
 @pytest.mark.parametrize("name", DELICATE)
