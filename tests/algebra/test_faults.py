@@ -1,4 +1,4 @@
-"""The faults of earlier code that an algebra can have (PAPER.md §4), each by its name."""
+"""The faults of earlier tensor-tensor packages that an algebra can have, each by its name."""
 
 from __future__ import annotations
 
