@@ -99,16 +99,14 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
         def step(values: list[Any]) -> tuple[Any, Callable[[Any], list[Any]]]:
             inner, inner_args, inner_kwargs = tree.unflatten(values)
-            outer = innermost(values) is not None
-            value = (checkpoint(inner) if outer else inner)(*inner_args, **inner_kwargs)
+            value = checkpoint(inner)(*inner_args, **inner_kwargs)  # for the outer tapes, where there are any
 
             def pull(g: Any) -> list[Any]:
                 def of_moving(*moved: Any) -> Any:
                     full = list(values)
                     for i, moved_value in zip(moving, moved, strict=True):
                         full[i] = moved_value
-                    again, again_args, again_kwargs = tree.unflatten(full)
-                    return again(*again_args, **again_kwargs)
+                    return again(full)
 
                 _, pullback = vjp(of_moving, *[values[i] for i in moving])
                 flat: list[Any] = [None] * len(values)

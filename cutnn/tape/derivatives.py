@@ -117,7 +117,7 @@ def vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Callable[[Any], tuple[A
             raise TypeError(f"pullback: the cotangent is {given_tree}, the value {trace.result_tree}")
         seeds = []
         for g, value in zip(given, values, strict=True):
-            g = g if type(g) is Traced or hasattr(g, "dtype") else as_array(g)
+            g = as_array(g)
             if g.shape != numpy.shape(raw(value)):
                 raise ValueError(
                     f"pullback: a cotangent of shape {g.shape} for a value of shape {numpy.shape(raw(value))}"
