@@ -2,7 +2,7 @@
 
 from cutnn.nn import initializers
 from cutnn.nn._module import Module, count_parameters, static
-from cutnn.nn.dynamics import HamiltonianNet, ResNet
+from cutnn.nn.dynamics import HamiltonianNet, ResNet, TimeNet, prolong
 from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
 from cutnn.nn.losses import CrossEntropy, MeanSquaredError, TubalCrossEntropy, tubal_softmax
 
@@ -15,10 +15,12 @@ __all__ = [
     "ResNet",
     "Sequential",
     "TLinear",
+    "TimeNet",
     "TubalCrossEntropy",
     "Unfold",
     "count_parameters",
     "initializers",
+    "prolong",
     "static",
     "tubal_softmax",
 ]

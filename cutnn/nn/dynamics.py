@@ -1,7 +1,7 @@
 """Stable networks: layers as time steps of an ordinary differential equation over an algebra.
 
-A network is a vector field, what the weights of one step mean, and a time integrator: any pair that makes sense.
-A dense network is the same over `algebra.plain()`.
+A network is a vector field (`fields.py`, what the weights of one step mean) and a time integrator
+(`integrators.py`): any pair that makes sense. A dense network is the same over `algebra.plain()`.
 
 Source: Newman, Horesh, Avron, Kilmer, Stable tensor neural networks for efficient deep learning, Frontiers in Big
 Data 7 (2024); Haber, Ruthotto, Stable architectures for deep neural networks, Inverse Problems 34 (2018).
@@ -9,44 +9,39 @@ Data 7 (2024); Haber, Ruthotto, Stable architectures for deep neural networks, I
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optree
 
 from cutnn import array as ct
-from cutnn.device import namespace, to_device
+from cutnn.device import to_device
+from cutnn.nn import fields
 from cutnn.nn._module import Module, static
+from cutnn.nn._run import System, end, reversible_end
 from cutnn.nn.initializers import Initializer, transform_aware
-from cutnn.nn.integrators import INTEGRATORS, System, Verlet, end, reversible_end
-from cutnn.tape import raw
+from cutnn.nn.integrators import Euler, Integrator, Leapfrog, Midpoint, RungeKutta4, Verlet, rates
 
-__all__ = ["HamiltonianNet", "ResNet", "Step", "StepPair"]
+__all__ = ["HamiltonianNet", "ResNet", "TimeNet", "prolong"]
 
 Activation = Callable[[Any], Any]
 _DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
-class Step(Module):
-    """The weights of one step: `weight`, and `bias` or None."""
+class TimeNet(Module):
+    """A network of time steps of equal size h, which `ResNet` and `HamiltonianNet` make: `(n, width, N)` to the same.
 
-    weight: Any
-    bias: Any
+    `net[j]` holds the weights of step j, in force from time j h on, and `len(net)` is the depth; `net(X)` is the
+    state after the last step, and `net.trajectory(X)` has the states at all times.
 
-
-class StepPair(Module):
-    """The weights of one step of a system of two blocks, each with its own."""
-
-    first: Step
-    second: Step
-
-
-class _Network(Module):
-    """Steps of equal size h: what `ResNet` and `HamiltonianNet` share."""
+    >>> import numpy as np
+    >>> from cutnn import algebra, nn
+    >>> net = nn.ResNet(algebra.dct(4), width=3, depth=2, h=0.5, seed=0)
+    >>> len(net), net.time, net.resample(8).h
+    (2, 1.0, 0.125)
+    """
 
     star: Any = static()
     field: Any = static()
@@ -59,13 +54,74 @@ class _Network(Module):
         """The state after the last step, of the shape of X."""
         self._check_input(X)
         run = reversible_end if self.reversible else end
-        return self.field.observe(run(self._system, self.steps, self.field.initial(X)))
+        return self._system.output(run(self._system, self.steps, X))
 
     def trajectory(self, X: Any) -> list[Any]:
         """The states Y at all times, X first: one more than there are steps, each of the shape of X."""
+        return [self.field.observe(blocks) for blocks in self.blocks(X)]
+
+    # ---------------------------------------------------------------------------------- the equation itself
+
+    def blocks(self, X: Any) -> list[tuple[Any, ...]]:
+        """The whole state at all times, as a tuple of blocks: (Y,), or Y and its companion Z."""
         self._check_input(X)
-        states = self._system.states(self.steps, self.field.initial(X))
-        return [self.field.observe(state) for state in states]
+        return [self.integrator.blocks(state) for state in self._system.states(self.steps, X)]
+
+    def rate(self, j: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+        """The vector field of step j: from a tuple of blocks to the tuple of their derivatives in time.
+
+        Those of second order in time where the integrator is `Leapfrog`.
+        """
+        parts = self.field.parts(self.field.operator(self.steps[j]))
+        return lambda blocks: rates(parts, blocks)
+
+    def operators(self, j: int) -> tuple[Any, ...]:
+        """K̂ of step j, one a weight, as it acts: antisymmetric where that is the structure, `(*half_shape, …, …)`."""
+        return self.field.matrices(self.field.operator(self.steps[j]))
+
+    # ---------------------------------------------------------------------------------------- depth and time
+
+    @property
+    def time(self) -> float:
+        """The time at which the last step ends, h · depth."""
+        return self.h * len(self.steps)
+
+    def at(self, t: float) -> Any:
+        """The weights at time t, between those of two steps by linear interpolation; as the last step's from there on.
+
+        Raises ValueError for a time before 0 or after `net.time`.
+
+        >>> import numpy as np
+        >>> from cutnn import algebra, nn
+        >>> net = nn.ResNet(algebra.dct(4), width=3, depth=2, h=0.5, seed=0)
+        >>> np.allclose(net.at(0.25).weight, (net[0].weight + net[1].weight) / 2)
+        True
+        """
+        if not 0 <= t <= self.time * (1 + 1e-12):
+            raise ValueError(
+                f"{type(self).__name__}: its weights are known from 0 to {self.time:g}, not at {t:g}"
+            )
+        return self._between(t / self.h)
+
+    def resample(self, depth: int) -> Any:
+        """The same network over the same time in `depth` steps, its weights read where the new steps begin.
+
+        Differentiable in the weights, so that few weights may drive many steps: `net.resample(64)(X)`.
+
+        >>> from cutnn import algebra, nn
+        >>> nn.ResNet(algebra.dct(4), width=3, depth=2, h=0.5).resample(4)
+        ResNet(dct(4), 3, tanh, Euler, h=0.25), 192 parameters
+          steps[0]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
+          steps[1]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
+          steps[2]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
+          steps[3]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
+        """
+        if depth < 1:
+            raise ValueError(f"{type(self).__name__}: depth must be at least 1, and is {depth}")
+        net = object.__new__(type(self))
+        steps = tuple([self._between(i * len(self.steps) / depth) for i in range(depth)])
+        net.__dict__.update(self.__dict__ | {"steps": steps, "h": self.h * len(self.steps) / depth})
+        return net
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -76,12 +132,26 @@ class _Network(Module):
     def __getitem__(self, index: int) -> Any:
         return self.steps[index]
 
+    # -------------------------------------------------------------------------------------------- helpers
+
     @property
     def _system(self) -> System:
         return System(self.field, self.integrator, self.h)
 
+    def _between(self, position: float) -> Any:
+        """The weights at a position, counted in steps, in arrays of their own."""
+        last = len(self.steps) - 1
+        j = min(int(position + 1e-9), last)  # rounding does not part a step from its own weights
+        part = position - j
+        if part < 1e-9 or j == last:
+            return optree.tree_map(lambda a: 1.0 * a, self.steps[j], namespace="cutnn")
+        mean: Any = optree.tree_map(
+            lambda a, b: (1 - part) * a + part * b, self.steps[j], self.steps[j + 1], namespace="cutnn"
+        )
+        return mean
+
     def _build(
-        self, star: Any, field: Any, integrator: Any, depth: int, h: float, reversible: bool,
+        self, field: Any, integrator: Integrator, depth: int, h: float, reversible: bool,
         init: Initializer, dtype: Any, seed: Any,
     ) -> None:  # fmt: skip
         name, dtype = type(self).__name__, np.dtype(dtype)
@@ -92,18 +162,18 @@ class _Network(Module):
         if reversible and not integrator.reversible:
             raise ValueError(
                 f"{name}: {type(integrator).__name__} cannot be run backward, so reversible=True does not go with "
-                "it; take integrator='midpoint' or 'leapfrog', a HamiltonianNet, or reversible=False"
+                "it; take integrator='midpoint' or 'leapfrog', or reversible=False"
             )
         if dtype.name not in _DTYPES:
             raise TypeError(f"{name}: dtype is one of {', '.join(_DTYPES)}, not {dtype}")
-        if not star.real_products and dtype.kind == "f":
+        if not field.star.real_products and dtype.kind == "f":
             raise TypeError(
-                f"{name}: products over {star!r} are complex; make the network with dtype=ct.complex64"
+                f"{name}: products over {field.star!r} are complex; make the network with dtype=ct.complex64"
             )
         rng = np.random.default_rng(seed)
-        self.star, self.field, self.integrator = star, field, integrator
+        self.star, self.field, self.integrator = field.star, field, integrator
         self.h, self.reversible = float(h), bool(reversible)
-        self.steps = tuple([_step(field.draw(init, rng), dtype) for _ in range(depth)])
+        self.steps = tuple([_on_device(field.draw(init, rng), dtype) for _ in range(depth)])
 
     def _check_input(self, X: Any) -> None:
         """Raise where X is not what the network takes; the message says what would fit."""
@@ -130,7 +200,7 @@ class _Network(Module):
         return ", ".join(parts + ["reversible"] * self.reversible)
 
 
-class ResNet(_Network):
+class ResNet(TimeNet):
     """A t-ResNet, time steps of Y′ = f(Y): `(n, width, N)` to `(n, width, N)`.
 
     `structure` says what f is, with K and B the weights of a step:
@@ -175,27 +245,41 @@ class ResNet(_Network):
         seed: int | np.random.Generator | None = None,
     ) -> None:
         _check_sizes("ResNet", star, width, hidden)
-        if structure not in _STRUCTURES:
-            raise ValueError(f"ResNet: structure is one of {_names(_STRUCTURES)}, not {structure!r}")
-        if integrator not in INTEGRATORS:
-            raise ValueError(f"ResNet: integrator is one of {_names(INTEGRATORS)}, not {integrator!r}")
         if hidden not in (None, width) and structure != "parabolic":
             raise ValueError(f"ResNet: hidden={hidden} goes with structure='parabolic' alone")
-        field = _Field(star, width, hidden or width, activation, bias, structure, gamma)
-        self._build(star, field, INTEGRATORS[integrator], depth, h, reversible, init, dtype, seed)
+        sizes = (star, width, hidden or width, activation, bias)
+        match structure:
+            case "general":
+                field: fields.Field = fields.General(*sizes)
+            case "antisymmetric":
+                field = fields.Antisymmetric(*sizes, gamma)
+            case "parabolic":
+                field = fields.Parabolic(*sizes)
+            case _:
+                raise ValueError(
+                    f"ResNet: structure is 'general', 'antisymmetric' or 'parabolic', not {structure!r}"
+                )
+        self._build(field, _integrator("ResNet", integrator, field), depth, h, reversible, init, dtype, seed)
 
 
-class HamiltonianNet(_Network):
-    """A Hamiltonian network, leapfrog steps of a system in Y and Z, from Z = 0: `(n, width, N)` to the same.
+class HamiltonianNet(TimeNet):
+    """A Hamiltonian network: `(n, width, N)` to the same.
 
-    `form` says what system, with K and B the weights of a step:
+    `form` says what system it steps through, with K and B the weights of a step:
 
-    * "shared" (Newman et al. 2024): Z ← Z − h σ(Kᵀ ★ Y + B), then Y ← Y + h σ(K ★ Z + B);
+    * "shared" (Newman et al. 2024): Z ← Z − h σ(Kᵀ ★ Y + B), then Y ← Y + h σ(K ★ Z + B), from Z = 0;
       `net[j]` has `weight` `(n, width, hidden)` and `bias` `(n, 1, 1)`, a single tube, as the authors have it;
-    * "two-block" (Chang et al. 2018): Y ← Y + h K₁ᵀ ★ σ(K₁ ★ Z + B₁), then Z ← Z − h K₂ᵀ ★ σ(K₂ ★ Y + B₂);
-      `net[j].first` and `.second` have `weight` `(n, hidden, width)` and `bias` `(n, 1, 1)`.
+    * "two-block" (Chang et al. 2018): Y ← Y + h K₁ᵀ ★ σ(K₁ ★ Z + B₁), then Z ← Z − h K₂ᵀ ★ σ(K₂ ★ Y + B₂), from
+      Z = 0; `net[j].first` and `.second` have `weight` `(n, hidden, width)` and `bias` `(n, 1, 1)`;
+    * "H1" (Galimberti et al. 2023): Y ← Y + h J Kᵀ ★ σ(K ★ Y + B), explicit, J skew-symmetric on rows: [0 I; −I 0]
+      with `J="canonical"`, 1 above the diagonal and −1 below with `J="ones"`; `weight` is `(n, hidden, width)`,
+      `bias` `(n, hidden, 1)`;
+    * "H2", that with canonical J and K block-diagonal, semi-implicit: the steps of "two-block" in the two halves
+      of the rows of Y, with a bias `(n, hidden, 1)`.
 
-    Linearised, it is stable where h · max σ(K̂) · max σ′ < 2. `reversible=True` recomputes the states from the
+    `integrator` is "leapfrog" (Verlet; semi-implicit Euler is the same), the default but for "H1", whose two
+    halves do not separate, or "euler", "midpoint", "rk4". Leapfrog, linearised, is stable where
+    h · max σ(K̂) · max σ′ < 2. `reversible=True`, for leapfrog and midpoint, recomputes the states from the
     end in the backward pass, in memory that does not grow with depth; derivatives of derivatives store them.
     The rest is as for `ResNet`.
 
@@ -218,159 +302,75 @@ class HamiltonianNet(_Network):
         activation: Activation | None = ct.tanh,
         reversible: bool = False,
         form: str = "shared",
+        J: str = "canonical",
+        integrator: str | None = None,
         bias: bool = True,
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
         _check_sizes("HamiltonianNet", star, width, hidden)
-        if form not in _FORMS:
-            raise ValueError(f"HamiltonianNet: form is one of {_names(_FORMS)}, not {form!r}")
-        field = _FORMS[form](star, width, hidden or width, activation, bias)
-        self._build(star, field, Verlet(), depth, h, reversible, init, dtype, seed)
+        if J not in ("canonical", "ones") or (J == "ones" and form != "H1"):
+            raise ValueError(f"HamiltonianNet: J is 'canonical', or 'ones' with form='H1', not {J!r}")
+        if width % 2 and (form == "H2" or (form == "H1" and J == "canonical")):
+            raise ValueError(f"HamiltonianNet: {form} pairs the rows of its two halves; width={width} is odd")
+        rows = width // 2 if form == "H2" else width
+        sizes = (star, width, hidden or rows, activation, bias)
+        match form:
+            case "shared":
+                field: fields.Field = fields.Shared(*sizes)
+            case "two-block":
+                field = fields.TwoBlock(*sizes)
+            case "H1":
+                field = fields.H1(*sizes, J)
+            case "H2":
+                field = fields.H2(*sizes)
+            case _:
+                raise ValueError(f"HamiltonianNet: form is 'shared', 'two-block', 'H1' or 'H2', not {form!r}")
+        chosen = integrator or ("leapfrog" if field.blocks == 2 else "euler")
+        stepper = _integrator("HamiltonianNet", chosen, field)
+        self._build(field, stepper, depth, h, reversible, init, dtype, seed)
 
 
-# ---------------------------------------------------------------------------------------------- vector fields
+def prolong(model: Any, factor: int = 2) -> Any:
+    """A copy of a model in which every `TimeNet` has `factor` times the steps over the same time.
+
+    h is divided by the factor and the weights are interpolated linearly in time, so the outputs stay about the
+    same: the step from one level to the next of multilevel training in depth. Any pytree of the structure of the
+    model is prolonged alike. Raises ValueError for a factor below 1.
+
+    >>> from cutnn import algebra, nn
+    >>> model = nn.Sequential(nn.HamiltonianNet(algebra.dct(4), 3, depth=4), nn.TLinear(algebra.dct(4), 3, 2))
+    >>> len(nn.prolong(model)[0]), nn.prolong(model)[0].h
+    (8, 0.125)
+    """
+    if factor < 1:
+        raise ValueError(f"prolong: the factor must be at least 1, and is {factor}")
+    return optree.tree_map(
+        lambda part: part.resample(len(part) * factor) if isinstance(part, TimeNet) else 1.0 * part,
+        model,
+        is_leaf=lambda part: isinstance(part, TimeNet),
+        namespace="cutnn",
+    )
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """What the weights of a step mean. `operator` takes them to the transform domain, once a step."""
-
-    star: Any
-    width: int
-    hidden: int
-    activation: Activation | None
-    bias: bool
-
-    def operator(self, step: Step) -> Any:
-        return self.star.forward(step.weight), step.bias
-
-    def product(self, K_hat: Any, Y: Any) -> Any:
-        """K ★ Y."""
-        return self.star.inverse(ct.matmul(K_hat, self.star.forward(Y)))
-
-    def affine(self, K_hat: Any, B: Any, Y: Any) -> Any:
-        """σ(K ★ Y + B)."""
-        Y = self.product(K_hat, Y)
-        Y = Y if B is None else Y + B
-        return Y if self.activation is None else self.activation(Y)
-
-    def gradient(self, K_hat: Any, B: Any, Y: Any) -> Any:
-        """Kᵀ ★ σ(K ★ Y + B)."""
-        return self.product(_transposed(K_hat), self.affine(K_hat, B, Y))
-
-    def summary(self) -> str:
-        parts = [str(self.width) if self.hidden == self.width else f"{self.width} ↔ {self.hidden}"]
-        if self.activation is not None:
-            parts.append(getattr(self.activation, "__name__", repr(self.activation)))
-        return ", ".join(parts + ["no bias"] * (not self.bias))
+# -------------------------------------------------------------------------------------------------- helpers
 
 
-@dataclass(frozen=True)
-class _Field(_Weights):
-    """A vector field of one variable."""
-
-    structure: str
-    gamma: float
-
-    def draw(self, init: Initializer, rng: np.random.Generator) -> Step:
-        return _draw(self, init, self.width, self.hidden, rng)
-
-    def operator(self, step: Step) -> Any:
-        K_hat = self.star.forward(step.weight)
-        if self.structure == "antisymmetric":
-            # Each face of the identity's transform is the identity matrix, whatever M is.
-            eye = namespace(raw(K_hat)).eye(self.width, dtype=K_hat.dtype)
-            K_hat = K_hat - _transposed(K_hat) - self.gamma * eye
-        return K_hat, step.bias
-
-    def bind(self, operator: Any) -> Any:
-        K_hat, B = operator
-        if self.structure == "parabolic":
-            return lambda Y: -self.gradient(K_hat, B, Y)
-        return functools.partial(self.affine, K_hat, B)
-
-    def initial(self, X: Any) -> Any:
-        return X
-
-    def observe(self, state: Any) -> Any:
-        return state[-1]
-
-    def summary(self) -> str:
-        return f"{super().summary()}, {self.structure}"
+def _integrator(who: str, name: str, field: fields.Field) -> Integrator:
+    """The integrator of that name for a field: the leapfrog of two blocks is Verlet's."""
+    known: dict[str, Integrator] = {"euler": Euler(), "midpoint": Midpoint(), "rk4": RungeKutta4()}
+    if field.blocks == 2:
+        known["leapfrog"] = Verlet()
+    elif not isinstance(field, fields.H1):  # Y″ = J∇H is no Hamiltonian system
+        known["leapfrog"] = Leapfrog()
+    if name not in known:
+        hint = "; the halves of H1 do not separate: take form='H2'" if name == "leapfrog" else ""
+        raise ValueError(f"{who}: integrator is one of {', '.join(map(repr, known))}, not {name!r}{hint}")
+    return known[name]
 
 
-@dataclass(frozen=True)
-class _Hamiltonian(_Weights):
-    """Z′ = −σ(Kᵀ ★ Y + B), Y′ = σ(K ★ Z + B); a state is (Z, Y)."""
-
-    def draw(self, init: Initializer, rng: np.random.Generator) -> Step:
-        return _one_tube(_draw(self, init, self.hidden, self.width, rng))
-
-    def bind(self, operator: Any) -> Any:
-        K_hat, B = operator
-        return lambda Y: -self.affine(_transposed(K_hat), B, Y), functools.partial(self.affine, K_hat, B)
-
-    def initial(self, X: Any) -> Any:
-        return _zeros(X, self.hidden), X
-
-    def observe(self, state: Any) -> Any:
-        return state[1]
-
-
-@dataclass(frozen=True)
-class _TwoBlock(_Weights):
-    """Y′ = K₁ᵀ ★ σ(K₁ ★ Z + B₁), Z′ = −K₂ᵀ ★ σ(K₂ ★ Y + B₂); a state is (Y, Z)."""
-
-    def draw(self, init: Initializer, rng: np.random.Generator) -> StepPair:
-        first, second = (_one_tube(_draw(self, init, self.width, self.hidden, rng)) for _ in range(2))
-        return StepPair(first, second)
-
-    def operator(self, step: Any) -> Any:
-        return super().operator(step.first), super().operator(step.second)
-
-    def bind(self, operator: Any) -> Any:
-        first, (K_hat, B) = operator
-        return functools.partial(self.gradient, *first), lambda Y: -self.gradient(K_hat, B, Y)
-
-    def initial(self, X: Any) -> Any:
-        return X, _zeros(X, self.width)
-
-    def observe(self, state: Any) -> Any:
-        return state[0]
-
-    def summary(self) -> str:
-        return f"{super().summary()}, two-block"
-
-
-_STRUCTURES = ("general", "antisymmetric", "parabolic")
-_FORMS = {"shared": _Hamiltonian, "two-block": _TwoBlock}
-
-
-# ---------------------------------------------------------------------------------------------------- helpers
-
-
-def _transposed(K_hat: Any) -> Any:
-    """The transform of Kᵀ: for real transforms a view."""
-    return ct.matrix_transpose(ct.conj(K_hat))
-
-
-def _zeros(X: Any, rows: int) -> Any:
-    """As many lateral slices as X has, of zeros."""
-    return namespace(raw(X)).zeros((*X.shape[:-2], rows, X.shape[-1]), dtype=X.dtype)
-
-
-def _draw(field: _Weights, init: Initializer, n_in: int, n_out: int, rng: np.random.Generator) -> Step:
-    weight, bias = init(field.star, n_in, n_out, rng)
-    return Step(weight, bias if field.bias else None)
-
-
-def _one_tube(step: Step) -> Step:
-    return Step(step.weight, None if step.bias is None else step.bias[..., :1, :])
-
-
-def _step(step: Any, dtype: np.dtype) -> Any:
+def _on_device(step: Any, dtype: np.dtype) -> Any:
     """The arrays of a step in a dtype, on the default device."""
     return optree.tree_map(lambda a: to_device(np.ascontiguousarray(a, dtype=dtype)), step, namespace="cutnn")
 
@@ -380,7 +380,3 @@ def _check_sizes(name: str, star: Any, width: int, hidden: int | None) -> None:
         raise TypeError(f"{name}: the first argument is an algebra, algebra.dct(32) say")
     if width < 1 or (hidden is not None and hidden < 1):
         raise ValueError(f"{name}: sizes must be at least 1, and width is {width}, hidden {hidden}")
-
-
-def _names(known: Any) -> str:
-    return ", ".join(map(repr, known))

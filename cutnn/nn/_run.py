@@ -1,0 +1,113 @@
+"""Running a network through time: its states, its last state, and that with a backward pass that stores no states."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import optree
+
+from cutnn.tape import Traced, custom_vjp, vjp
+
+__all__ = ["System", "end", "reversible_end"]
+
+_DRIFT = 1e-3
+"""How far, relative to its norm, the start recomputed from the end may be off without a warning."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A vector field, an integrator and a step size: everything of a network but its weights."""
+
+    field: Any
+    integrator: Any
+    h: float
+
+    def states(self, steps: Any, X: Any) -> Iterator[Any]:
+        """The integrator's states at all times."""
+        for j, step in enumerate(steps):
+            parts = self.field.parts(self.field.operator(step))
+            if j == 0:
+                state = self.integrator.start(parts, self.field.initial(X), self.h)
+                yield state
+            state = self.integrator.forward(parts, state, self.h)
+            yield state
+
+    def output(self, state: Any) -> Any:
+        """What a network shows of a state."""
+        return self.field.observe(self.integrator.blocks(state))
+
+    def start(self, operator: Any, X: Any) -> Any:
+        return self.integrator.start(self.field.parts(operator), self.field.initial(X), self.h)
+
+    def forward(self, operator: Any, state: Any) -> Any:
+        return self.integrator.forward(self.field.parts(operator), state, self.h)
+
+    def backward(self, operator: Any, state: Any) -> Any:
+        return self.integrator.backward(self.field.parts(operator), state, self.h)
+
+
+def end(system: System, steps: Any, X: Any) -> Any:
+    """The last state; every state in between is kept if a tape asks for it."""
+    for state in system.states(steps, X):  # noqa: B007
+        pass
+    return state
+
+
+def reversible_end(system: System, steps: Any, X: Any) -> Any:
+    """The last state, with a backward pass that keeps only it and computes the others from it."""
+
+    @custom_vjp
+    def run(steps: Any, X: Any) -> Any:
+        return end(system, steps, X)
+
+    def forward(steps: Any, X: Any) -> Any:
+        if any(type(leaf) is Traced for leaf in _leaves((steps, X))):
+            # An outer tape differentiates this derivative: it needs the states, stored.
+            return vjp(functools.partial(end, system), steps, X)
+        last = end(system, steps, X)
+        return last, functools.partial(_pull_back, system, steps, X, last)
+
+    run.defvjp(forward, lambda pull, g: pull(g))
+    return run(steps, X)
+
+
+def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[Any, Any]:
+    """The cotangents of steps and X, from the last state and its cotangent, one step at a time."""
+    gradients = []
+    for j in reversed(range(len(steps))):
+        operator, pull_operator = vjp(system.field.operator, steps[j])
+        state = system.backward(operator, state)
+        to_operator, g = vjp(system.forward, operator, state)[1](g)
+        if j == 0:
+            started, pull = vjp(system.start, operator, X)
+            _warn_of_drift(system, started, state)
+            more, to_X = pull(g)
+            to_operator = optree.tree_map(lambda a, b: a + b, to_operator, more, namespace="cutnn")
+        gradients.append(pull_operator(to_operator)[0])
+    return tuple(reversed(gradients)), to_X
+
+
+def _warn_of_drift(system: System, started: Any, recomputed: Any) -> None:
+    """Warn where the start, recomputed from the end, is not the start: the gradients then are not right."""
+    pairs = zip(_leaves(started), _leaves(recomputed), strict=True)
+    squares = [(abs(a - b) ** 2, abs(a) ** 2) for a, b in pairs]
+    error, size = (
+        math.sqrt(sum(float(part.sum()) for part in parts)) for parts in zip(*squares, strict=True)
+    )
+    if not error <= _DRIFT * size:
+        warnings.warn(
+            f"reversible=True: the states recomputed from the end are off by {error / (size or 1):.1e} of their "
+            "norm at the start, and so are the gradients, about. Take a smaller h, fewer steps, smaller weights, "
+            f"dtype=ct.float64, or reversible=False (now: {type(system.integrator).__name__}, h={system.h:g})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return optree.tree_leaves(tree, namespace="cutnn")
