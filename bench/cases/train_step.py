@@ -8,10 +8,10 @@ import numpy as np
 
 from bench.case import Case, Peer, Target, Work
 from bench.nets import cutnn_network, torch_network
+from bench.steps import Steps
 
 BATCH = 32
 _BATCHES = 16
-_CHECKED = 5
 
 
 def batches() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -21,26 +21,11 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
     return list(zip(images, rng.integers(0, 10, (_BATCHES, BATCH)), strict=True))
 
 
-class _Steps:
-    """Steps on one batch after another; the answer is the losses of the first few."""
-
-    def __init__(self, given: list[tuple[Any, Any]]) -> None:
-        self.given = given
-        self.done = 0
-
-    def next(self) -> tuple[Any, Any]:
-        self.done += 1
-        return self.given[self.done % len(self.given)]
-
-    def work(self, call: Any) -> Work:
-        return Work(call, lambda: [np.array([float(call()) for _ in range(_CHECKED)])])
-
-
 def cutnn(head: str) -> Work:
     import cutnn as ct
 
     model, loss, optimizer = cutnn_network(head)
-    steps = _Steps([(np.ascontiguousarray(x.transpose(2, 1, 0)), y) for x, y in batches()])
+    steps = Steps([(np.ascontiguousarray(x.transpose(2, 1, 0)), y) for x, y in batches()])
     gradient = ct.value_and_grad(lambda model, X, labels: loss(model(X), labels))
 
     def call() -> Any:
@@ -57,7 +42,7 @@ def _pytorch(module: Any, head: str, **options: Any) -> Work:
     from bench.peers import training
 
     network, optimizer = torch_network(module, head, **options)
-    steps = _Steps([(torch.tensor(x), torch.tensor(y)) for x, y in batches()])
+    steps = Steps([(torch.tensor(x), torch.tensor(y)) for x, y in batches()])
     return steps.work(lambda: training.step(network, optimizer, *steps.next()))
 
 

@@ -71,10 +71,7 @@ class Network:
         """Class tubes (n, classes, samples), or logits (classes, samples), of a tensor (n, rows, samples)."""
         last = len(self.layers) - 1
         for k, (weight, bias) in enumerate(self.layers):
-            if weight.ndim == 2:
-                X = weight @ X.reshape(-1, X.shape[-1]) + bias
-            else:
-                X = star_product(weight, X, self.M) + bias
+            X = self._linear(weight, bias, X)
             if k < last:
                 X = torch.tanh(X)
         return X
@@ -94,6 +91,28 @@ class Network:
             (weight.detach().numpy(), bias.detach().numpy().reshape(shape))
             for (weight, bias), shape in zip(self.layers, self.bias_shapes, strict=True)
         ]
+
+    def _linear(self, weight: Tensor, bias: Tensor, X: Tensor) -> Tensor:
+        if weight.ndim == 2:
+            return weight @ X.reshape(-1, X.shape[-1]) + bias
+        return star_product(weight, X, self.M) + bias
+
+
+class HamiltonianNetwork(Network):
+    """Leapfrog steps and a linear head, as in `torch_tubes_last.HamiltonianNetwork`."""
+
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float) -> None:
+        super().__init__(layers, M)
+        self.h = h
+
+    def __call__(self, Y: Tensor) -> Tensor:
+        """Class tubes, or logits, of a tensor (n, rows, samples)."""
+        *steps, head = self.layers
+        Z = torch.zeros(1, dtype=Y.dtype)
+        for K, B in steps:
+            Z = Z - self.h * torch.tanh(star_product(K.mT, Y, self.M) + B)
+            Y = Y + self.h * torch.tanh(star_product(K, Z, self.M) + B)
+        return self._linear(*head, Y)
 
 
 def _parameter(x: Any) -> Tensor:

@@ -78,10 +78,7 @@ class Network:
         """Class tubes (classes, samples, n), or logits (samples, classes), of a tensor (rows, samples, n)."""
         last = len(self.layers) - 1
         for k, (weight, bias) in enumerate(self.layers):
-            if weight.ndim == 2:
-                X = functional.linear(X.transpose(0, 1).reshape(X.shape[1], -1), weight, bias)
-            else:
-                X = star_product(weight, X, self.M) + bias
+            X = self._linear(weight, bias, X)
             if k < last:
                 X = torch.tanh(X)
         return X
@@ -102,6 +99,11 @@ class Network:
             for (weight, bias), shapes in zip(self.layers, self.shapes, strict=True)
         ]
 
+    def _linear(self, weight: Tensor, bias: Tensor, X: Tensor) -> Tensor:
+        if weight.ndim == 2:
+            return functional.linear(X.transpose(0, 1).reshape(X.shape[1], -1), weight, bias)
+        return star_product(weight, X, self.M) + bias
+
     def _tubes_last(self, weight: np.ndarray, bias: np.ndarray) -> tuple[Tensor, Tensor]:
         if weight.ndim == 3:
             weight, bias = weight.transpose(1, 2, 0), bias.transpose(1, 2, 0)
@@ -110,6 +112,26 @@ class Network:
             weight = weight.reshape(classes, self.n, -1).transpose(0, 2, 1).reshape(classes, -1)
             bias = bias.reshape(classes)
         return _parameter(weight), _parameter(bias)
+
+
+class HamiltonianNetwork(Network):
+    """Leapfrog steps of size h, Z ← Z − h tanh(Kᵀ ★ Y + B), Y ← Y + h tanh(K ★ Z + B), and a linear head.
+
+    `layers` holds (K, B) of each step, (n, width, width) and (n, 1, 1), faces first, and then the head.
+    """
+
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float) -> None:
+        super().__init__(layers, M)
+        self.h = h
+
+    def __call__(self, Y: Tensor) -> Tensor:
+        """Class tubes, or logits, of a tensor (rows, samples, n)."""
+        *steps, head = self.layers
+        Z = torch.zeros(1, dtype=Y.dtype)
+        for K, B in steps:
+            Z = Z - self.h * torch.tanh(star_product(K.transpose(0, 1), Y, self.M) + B)
+            Y = Y + self.h * torch.tanh(star_product(K, Z, self.M) + B)
+        return self._linear(*head, Y)
 
 
 def _parameter(x: np.ndarray) -> Tensor:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.nets import SHAPES, dct_matrix, initial_layers, torch_network
+from bench.nets import (
+    SHAPES,
+    cutnn_hamiltonian,
+    dct_matrix,
+    hamiltonian_layers,
+    initial_layers,
+    torch_hamiltonian,
+    torch_network,
+)
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 scipy_fft = pytest.importorskip("scipy.fft", reason="SciPy is not installed")
@@ -64,6 +72,35 @@ def test_layouts_train_alike(head: str) -> None:
 @pytest.mark.parametrize(("head", "count"), [("dense head", 30_586), ("tubal head", 30_856)])
 def test_parameters_are_those_of_the_paper(head: str, count: int) -> None:
     assert sum(a.size for layer in initial_layers(head) for a in layer) == count
+
+
+@pytest.mark.parametrize(("head", "count"), [("dense head", 1_210_506), ("tubal head", 1_210_816)])
+def test_hamiltonian_networks_train_alike(head: str, count: int) -> None:
+    import cutnn as ct
+
+    rng = np.random.default_rng(1)
+    images, labels = rng.standard_normal((3, 4, 96, 32)), rng.integers(0, 10, (3, 4))
+    model, loss, optimizer = cutnn_hamiltonian(head, depth=4, dtype=np.float64)
+    ours = []
+    for x, y in zip(images, labels, strict=True):
+        X = np.ascontiguousarray(x.transpose(2, 1, 0))
+        value, grads = ct.value_and_grad(lambda model: loss(model(X), y))(model)  # noqa: B023
+        optimizer.step(grads)
+        ours.append(float(value))
+    weights = [*model[0].steps, model[len(model) - 1]]
+    assert sum(step.weight.size + step.bias.size for step in weights) == count
+    for layout in LAYOUTS:
+        network, adam = torch_hamiltonian(layout, head, depth=4, dtype=np.float64)
+        losses = [
+            float(training.step(network, adam, torch.tensor(x), torch.tensor(y)))
+            for x, y in zip(images, labels, strict=True)
+        ]
+        np.testing.assert_allclose(losses, ours, rtol=1e-10)
+        start = hamiltonian_layers(head, 4, np.float64)
+        for step, (weight, bias), (first, _) in zip(weights, network.faces_first(), start, strict=True):
+            np.testing.assert_allclose(weight, step.weight, rtol=1e-8, atol=1e-11)
+            np.testing.assert_allclose(bias, step.bias.reshape(bias.shape), rtol=1e-8, atol=1e-11)
+            assert np.abs(weight - first).max() > 1e-4
 
 
 def test_tubal_loss_at_equal_scores() -> None:
