@@ -18,13 +18,27 @@ IMAGES = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=4, min_side=
 # ---------------------------------------------------------------------------------------------- layout
 
 
-@given(IMAGES, st.floats(0, 1), st.floats(0.1, 2))
-def test_tensor_layout_against_loops(images: np.ndarray, mean: float, std: float) -> None:
+@st.composite
+def images_and_scales(draw: st.DrawFn) -> tuple[np.ndarray, Any, Any]:
+    """Images, a mean and a standard deviation: one number, or one a channel of colour images."""
+    images = draw(IMAGES)
+    mean, std = st.floats(0, 1), st.floats(0.1, 2)
+    if images.ndim == 4:
+        size = images.shape[1]
+        mean |= st.lists(mean, min_size=size, max_size=size).map(tuple)
+        std |= st.lists(std, min_size=size, max_size=size)
+    return images, draw(mean), draw(std)
+
+
+@given(images_and_scales())
+def test_tensor_layout_against_loops(given: tuple[np.ndarray, Any, Any]) -> None:
+    images, mean, std = given
     *lead, height, width = images.shape
     channels = images.reshape(lead[0], -1, height, width)
+    means, stds = np.broadcast_to(mean, channels.shape[1]), np.broadcast_to(std, channels.shape[1])
     expected = np.empty((width, channels.shape[1] * height, lead[0]))
     for s, c, i, k in np.ndindex(channels.shape):
-        expected[k, c * height + i, s] = (channels[s, c, i, k] / 255 - mean) / std
+        expected[k, c * height + i, s] = (channels[s, c, i, k] / 255 - means[c]) / stds[c]
     T = data.to_tensor(images, mean, std, np.float64)
     np.testing.assert_allclose(T, expected, rtol=1e-12, atol=1e-12)
     single = data.to_tensor(images, mean, std)
@@ -32,8 +46,9 @@ def test_tensor_layout_against_loops(images: np.ndarray, mean: float, std: float
     np.testing.assert_allclose(single, expected, rtol=2e-6, atol=2e-6)
 
 
-@given(IMAGES, st.floats(0, 1), st.floats(0.1, 2))
-def test_images_come_back_from_their_tensor(images: np.ndarray, mean: float, std: float) -> None:
+@given(images_and_scales())
+def test_images_come_back_from_their_tensor(given: tuple[np.ndarray, Any, Any]) -> None:
+    images, mean, std = given
     back = data.to_images(data.to_tensor(images, mean, std), mean, std, image_shape=images.shape[1:])
     assert back.dtype == np.uint8 and back.flags.c_contiguous
     np.testing.assert_array_equal(back, images)
@@ -79,13 +94,35 @@ def test_tensor_of_what_are_no_images_is_refused() -> None:
             data.to_tensor(images, std=std)
 
 
+def test_scales_of_other_channels_are_refused() -> None:
+    colour, grey, labels = np.zeros((2, 3, 4, 4), np.uint8), np.zeros((2, 4, 4), np.uint8), np.arange(2)
+    with pytest.raises(ValueError, match=r"one for each of 3: mean and std are \(0\.1, 0\.2\).*\(3, 4, 4\)"):
+        data.to_tensor(colour, mean=(0.1, 0.2))
+    with pytest.raises(ValueError, match=r"one for each of the channels.*\(4, 4\)"):
+        data.to_tensor(grey, std=(0.1, 0.2, 0.3))
+    with pytest.raises(ValueError, match=r"above zero, got std=\(1, 0, 1\)"):
+        data.Split(colour, labels, std=(1, 0, 1))
+    with pytest.raises(ValueError, match="one for each of 3"):  # at once, not at the first batch
+        data.Split(colour, labels, mean=(0.1, 0.2))
+    with pytest.raises(ValueError, match="one for each of 3"):
+        data.to_images(np.zeros((4, 12, 2)), std=(1.0, 1.0))
+
+
 # ---------------------------------------------------------------------------------------------- batches
 
 
-@pytest.fixture(params=[(10, 5, 4), (10, 3, 5, 4)], ids=["grey", "colour"])
+@pytest.fixture(
+    params=[
+        ((10, 5, 4), 0.3, 0.7),
+        ((10, 3, 5, 4), 0.3, 0.7),
+        ((10, 3, 5, 4), (0.3, 0.5, 0.1), (0.7, 1.0, 0.2)),
+    ],
+    ids=["grey", "colour", "a scale a channel"],
+)
 def split(request: pytest.FixtureRequest) -> data.Split:
     rng = np.random.default_rng(2)
-    return data.Split(rng.integers(0, 256, request.param, np.uint8), rng.integers(0, 10, 10), 0.3, 0.7)
+    shape, mean, std = request.param
+    return data.Split(rng.integers(0, 256, shape, np.uint8), rng.integers(0, 10, 10), mean, std)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,22 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[bytes, A
     return fields
 
 
+@pytest.fixture
+def cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[bytes, Any]]:
+    """The training and test files of a small "cifar100" under tmp_path, with all the published fields."""
+    rng = np.random.default_rng(2)
+    folder, files, fields = tmp_path / "cifar-100-python", [], []
+    for (file,), count in zip(_files.SOURCES["cifar100"].files, (TRAIN, TEST), strict=True):
+        fields.append(
+            {b"filenames": [b"an_image.png"] * count, b"batch_label": b"some", b"coarse_labels": [20] * count,
+             b"fine_labels": rng.integers(0, 100, count).tolist(),
+             b"data": rng.integers(0, 256, (count, 3072), np.uint8)}
+        )  # fmt: skip
+        files.append((write(folder / file.name, pickled(fields[-1])),))
+    publish(monkeypatch, "cifar100", tuple(files))
+    return fields
+
+
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, files: tuple[tuple[_files.File, ...], ...]) -> None:
     source = replace(_files.SOURCES[name], files=files, validation=VALIDATION)
     monkeypatch.setitem(_files.SOURCES, name, source)
@@ -153,6 +169,42 @@ def test_cifar_files_are_read_and_split(cifar: list[dict[bytes, Any]], tmp_path:
     assert len(loaded.classes) == 10 and loaded.classes[3] == "cat"
 
 
+def test_cifar100_files_are_read_with_their_fine_labels(
+    cifar100: list[dict[bytes, Any]], tmp_path: Path
+) -> None:
+    loaded = data.load("cifar100", tmp_path)
+    order = np.random.default_rng(42).permutation(TRAIN)
+    images = cifar100[0][b"data"][order].reshape(-1, 3, 32, 32)
+    labels = np.asarray(cifar100[0][b"fine_labels"])[order]
+    for split, part in ((loaded.train, slice(-VALIDATION)), (loaded.validation, slice(-VALIDATION, None))):
+        np.testing.assert_array_equal(split.images, images[part])
+        np.testing.assert_array_equal(split.labels, labels[part])
+        assert split.labels.dtype == np.int64
+    np.testing.assert_array_equal(loaded.test.images.reshape(-1, 3072), cifar100[1][b"data"])
+    np.testing.assert_array_equal(loaded.test.labels, cifar100[1][b"fine_labels"])
+    X, _ = loaded.train.batch([0, 1])
+    for c, (mean, std) in enumerate(((0.4914, 0.2023), (0.4822, 0.1994), (0.4465, 0.2010))):
+        channel = (images[:2, c] / 255 - mean) / std
+        np.testing.assert_allclose(
+            X[:, 32 * c : 32 * c + 32], channel.transpose(2, 1, 0), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_cifar100_has_a_hundred_classes_in_the_published_order() -> None:
+    classes = _files.SOURCES["cifar100"].classes
+    assert len(set(classes)) == 100 and sorted(classes) == list(classes)
+    assert [classes[k] for k in (0, 1, 49, 99)] == ["apple", "aquarium_fish", "mountain", "worm"]
+
+
+def test_cifar100_file_without_labels_for_its_images_is_refused(
+    cifar100: list[dict[bytes, Any]], tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = only_file(tmp_path, "train")
+    republish(monkeypatch, "cifar100", path, pickled({**cifar100[0], b"fine_labels": [1]}))
+    with pytest.raises(ValueError, match=rf"train: expected 1 uint8 images.*\({TRAIN}, 3072\)"):
+        data.load("cifar100", tmp_path)
+
+
 def test_the_seed_alone_decides_the_split(mnist: dict[str, np.ndarray], tmp_path: Path) -> None:
     first, again, other = (data.load("mnist", tmp_path, seed=seed).train.images for seed in (7, 7, 8))
     np.testing.assert_array_equal(first, again)
@@ -160,11 +212,13 @@ def test_the_seed_alone_decides_the_split(mnist: dict[str, np.ndarray], tmp_path
 
 
 def test_unknown_name_lists_the_valid_ones() -> None:
-    with pytest.raises(ValueError, match="'MNIST'.*'digits', 'mnist', 'fashion-mnist', 'cifar10'"):
+    with pytest.raises(
+        ValueError, match="'MNIST'.*'digits', 'mnist', 'fashion-mnist', 'cifar10', 'cifar100'"
+    ):
         data.load("MNIST")
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_missing_folder_says_where_files_belong_and_how_to_get_them(name: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         data.load(name, tmp_path / "nowhere")
@@ -365,20 +419,21 @@ def test_download_that_fails_says_what_to_do_by_hand(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_real_data(name: str, data_root: Path) -> None:
     if not (data_root / _files.SOURCES[name].folder).is_dir():
         pytest.skip(f"{name} is not under {data_root}")
     loaded = data.load(name, data_root)
-    sizes = (40_000 if name == "cifar10" else 50_000, 10_000, 10_000)
+    cifar, classes = name.startswith("cifar"), 100 if name == "cifar100" else 10
+    sizes = (40_000 if cifar else 50_000, 10_000, 10_000)
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == sizes
-    image_shape, tensor_shape = ((3, 32, 32), (32, 96)) if name == "cifar10" else ((28, 28), (28, 28))
+    image_shape, tensor_shape = ((3, 32, 32), (32, 96)) if cifar else ((28, 28), (28, 28))
     for split in (loaded.train, loaded.validation, loaded.test):
         assert split.images.shape[1:] == image_shape and split.images.dtype == np.uint8
-        assert sorted(set(split.labels.tolist())) == list(range(10))
+        assert sorted(set(split.labels.tolist())) == list(range(classes)) == list(range(len(loaded.classes)))
     X, labels = loaded.train.batch(np.arange(2000))
     assert X.shape == (*tensor_shape, 2000) and labels.shape == (2000,)
-    if name != "cifar10":  # whose constants are not its statistics
+    if not cifar:  # whose constants are not their statistics
         assert abs(X.mean()) < 0.02 and abs(X.std() - 1) < 0.02
 
 

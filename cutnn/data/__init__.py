@@ -8,10 +8,10 @@ stacked as rows. Images stay bytes until their batch: MNIST takes 55 MB, not 220
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,15 +20,18 @@ from cutnn.device import device_of, namespace, to_device
 
 __all__ = ["Dataset", "Split", "batches", "load", "to_images", "to_tensor"]
 
+Scale: TypeAlias = float | Sequence[float]
+"""A mean or a standard deviation: one number, or one number a channel."""
+
 
 def load(name: str, root: str | Path = "data", download: bool = False, *, seed: int = 42) -> Dataset:
-    """Return a data set: "digits", "mnist", "fashion-mnist" or "cifar10".
+    """Return a data set: "digits", "mnist", "fashion-mnist", "cifar10" or "cifar100" (its fine labels).
 
     The digits come with scikit-learn: 1197 / 300 / 300 images `(N, 8, 8)`, values 0..16, for training,
     validation and test. The others are read from the files that torchvision lays out under `root`: 50,000 /
-    10,000 / 10,000 images `(N, 28, 28)`, or 40,000 / 10,000 / 10,000 `(N, 3, 32, 32)` of CIFAR-10. One
-    permutation from a NumPy generator with this seed makes the splits; published test images stay apart, in
-    their order.
+    10,000 / 10,000 images `(N, 28, 28)`, or 40,000 / 10,000 / 10,000 `(N, 3, 32, 32)` of CIFAR-10 and
+    CIFAR-100. One permutation from a NumPy generator with this seed makes the splits; published test images
+    stay apart, in their order.
 
     With `download=True` torchvision fetches what is missing. Every file's MD5 is compared with the published
     one. Raises FileNotFoundError for a missing file, ValueError for a damaged one and for an unknown name,
@@ -60,8 +63,9 @@ def load(name: str, root: str | Path = "data", download: bool = False, *, seed: 
 class Split:
     """Images as bytes, `(N, height, width)` or `(N, channels, height, width)`, with labels `(N,)`.
 
-    Batches are normalised as `(images / 255 - mean) / std`. Raises TypeError unless images are uint8 and
-    labels are integers, ValueError where their shapes don't fit.
+    Batches are normalised as `(images / 255 - mean) / std`; mean and std are one number, or one number a
+    channel. Raises TypeError unless images are uint8 and labels are integers, ValueError where their shapes
+    don't fit.
 
     >>> split = Split(np.zeros((5, 8, 8), np.uint8), np.arange(5))
     >>> len(split)
@@ -70,12 +74,14 @@ class Split:
 
     images: Any
     labels: Any
-    mean: float = 0.0
-    std: float = 1.0
+    mean: Scale = 0.0
+    std: Scale = 1.0
 
     def __post_init__(self) -> None:
         _check_images(self.images)
         _check_scale(self.std)
+        for scale in (self.mean, self.std):
+            _over_rows(scale, self.images.shape[1:])
         if np.dtype(self.labels.dtype).kind not in "iu":
             raise TypeError(f"expected integer labels, got {self.labels.dtype}")
         if self.labels.shape != self.images.shape[:1]:
@@ -120,8 +126,8 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    mean: float
-    std: float
+    mean: Scale
+    std: Scale
     classes: tuple[str, ...]
 
     def to_device(self, device: str | None = None) -> Dataset:
@@ -130,14 +136,15 @@ class Dataset:
         return replace(self, **splits)
 
 
-def to_tensor(images: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = "float32") -> Any:
+def to_tensor(images: Any, mean: Scale = 0.0, std: Scale = 1.0, dtype: Any = "float32") -> Any:
     """Return images as lateral slices: `(28, 28, N)` of `(N, 28, 28)`, `(32, 96, N)` of `(N, 3, 32, 32)`.
 
     T[k, i, s] = (image[s, i, k] / 255 - mean) / std, and T[k, c·height + i, s] for channel c: tubes run
-    along the columns, T is contiguous. Images are bytes, or floats, which are not divided by 255. Raises
-    TypeError for images of other types and unless `dtype` is a real floating-point type, ValueError for
-    another number of dimensions or `std` not above zero. Layout: Newman et al., Stable tensor neural
-    networks for efficient deep learning (2024), faces first.
+    along the columns, T is contiguous. Images are bytes, or floats, which are not divided by 255. `mean` and
+    `std` are one number, or one number a channel. Raises TypeError for images of other types and unless
+    `dtype` is a real floating-point type, ValueError for another number of dimensions or of channels, or
+    `std` not above zero. Layout: Newman et al., Stable tensor neural networks for efficient deep learning
+    (2024), faces first.
 
     >>> to_tensor(np.array([[[0, 51], [102, 255]]], np.uint8), dtype="float64").squeeze()
     array([[0. , 0.4],
@@ -152,17 +159,18 @@ def to_tensor(images: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = "fl
     # is 21 µs for 32 of MNIST and 81 of CIFAR-10 on one core; 30 and 139 through a table of the 256 floats,
     # 34 and 255 where the floats are transposed.
     T = images.reshape(count, math.prod(rows), n).transpose(2, 1, 0).astype(dtype, order="C")
-    T *= 1 / ((255 if images.dtype == "uint8" else 1) * std)
-    T -= mean / std
+    shift, scale = (_over_rows(x, images.shape[1:]) for x in (mean, std))
+    T *= _like(T, 1 / ((255 if images.dtype == "uint8" else 1) * scale))
+    T -= _like(T, shift / scale)
     return T
 
 
-def to_images(T: Any, mean: float = 0.0, std: float = 1.0, image_shape: tuple[int, ...] | None = None) -> Any:
+def to_images(T: Any, mean: Scale = 0.0, std: Scale = 1.0, image_shape: tuple[int, ...] | None = None) -> Any:
     """Return the images of a tensor `(n, rows, N)` as bytes, clipped to 0..255: the inverse of `to_tensor`.
 
     `image_shape` is the shape of one image; without it, rows = c·n with c > 1 are taken for c channels of
     square images, `(N, c, n, n)`, all others for grey images `(N, rows, n)`. Raises ValueError where shapes
-    don't fit.
+    or the channels of `mean` and `std` don't fit.
 
     >>> images = np.arange(60, dtype=np.uint8).reshape(2, 6, 5)
     >>> np.array_equal(to_images(to_tensor(images)), images)
@@ -178,8 +186,9 @@ def to_images(T: Any, mean: float = 0.0, std: float = 1.0, image_shape: tuple[in
             f"a tensor of shape {T.shape} does not hold images of shape {tuple(image_shape)}: "
             f"an image has {rows} rows, over all channels, and {n} columns"
         )
+    shift, scale = (_over_rows(x, image_shape) for x in (mean, std))
     xp = namespace(T)
-    pixels = xp.clip(xp.round(T * (255 * std) + 255 * mean), 0, 255)
+    pixels = xp.clip(xp.round(T * _like(T, 255 * scale) + _like(T, 255 * shift)), 0, 255)
     return pixels.transpose(2, 1, 0).astype("uint8", order="C").reshape(count, *image_shape)
 
 
@@ -222,9 +231,27 @@ def _check_images(images: Any, floats: bool = False) -> None:
         )
 
 
-def _check_scale(std: float) -> None:
-    if not std > 0:
+def _check_scale(std: Scale) -> None:
+    if not np.all(np.asarray(std) > 0):
         raise ValueError(f"expected a standard deviation above zero, got std={std}")
+
+
+def _over_rows(scale: Scale, image_shape: tuple[int, ...]) -> Any:
+    """One number as it is, one number a channel as (rows, 1), for the rows of a tensor of such images."""
+    if np.ndim(scale) == 0:
+        return scale
+    channels = tuple(image_shape[:-2])
+    if np.shape(scale) != channels:
+        raise ValueError(
+            f"expected one number, or one for each of {channels[0] if channels else 'the channels'}: mean and "
+            f"std are {scale} for images of shape {tuple(image_shape)}"
+        )
+    return np.repeat(np.asarray(scale, np.float64), image_shape[-2])[:, None]
+
+
+def _like(T: Any, numbers: Any) -> Any:
+    """Numbers over rows in the library and the precision of a tensor; one number stays as it is."""
+    return numbers if np.ndim(numbers) == 0 else namespace(T).asarray(numbers.astype(T.dtype))
 
 
 def _as_indices(indices: Any, images: Any) -> Any:

@@ -1,6 +1,7 @@
 """The published files of the data sets: where they lie, how they are checked, read and downloaded.
 
-IDX files, plain or gzipped (MNIST, Fashion-MNIST), and the Python files of CIFAR-10, laid out by torchvision.
+IDX files, plain or gzipped (MNIST, Fashion-MNIST), and the Python files of CIFAR-10 and CIFAR-100, laid out by
+torchvision.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Source:
 
     name: str
     read: Callable[[Source, Path], Arrays]
-    mean: float
-    std: float
+    mean: float | tuple[float, ...]
+    std: float | tuple[float, ...]
     classes: tuple[str, ...]
     validation: int
     test: int = 0  # how many images to set apart where no test set is published
@@ -104,14 +105,14 @@ def _read_cifar(source: Source, root: Path) -> Arrays:
     for forms in source.files:
         content, path = _content(source, root, forms)
         fields = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels = fields[b"data"]
-        if pixels.dtype != np.uint8 or pixels.shape != (len(fields[b"labels"]), 3072):
+        pixels, classes = fields[b"data"], fields[b"fine_labels" if b"fine_labels" in fields else b"labels"]
+        if pixels.dtype != np.uint8 or pixels.shape != (len(classes), 3072):
             raise ValueError(
-                f"{path}: expected {len(fields[b'labels'])} uint8 images of 3072 values, one for each label, "
+                f"{path}: expected {len(classes)} uint8 images of 3072 values, one for each label, "
                 f"found {pixels.dtype} of shape {pixels.shape}"
             )
         images.append(pixels.reshape(-1, 3, 32, 32))
-        labels.append(np.asarray(fields[b"labels"]))
+        labels.append(np.asarray(classes))
     return np.concatenate(images[:-1]), np.concatenate(labels[:-1]), images[-1], labels[-1]
 
 
@@ -217,6 +218,10 @@ _CIFAR10 = {
     "data_batch_5": (31035623, "482c414d41f54cd18b22e5b47cb7c3cb"),
     "test_batch": (31035526, "40351d587109b95175f43aff81a1287e"),
 }
+_CIFAR100 = {
+    "train": (155249918, "16019d7e3df5f24257cddd939b257f8d"),
+    "test": (31049704, "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+}
 
 
 def _plain_or_gzipped(files: dict[str, tuple[Any, Any]]) -> tuple[tuple[File, File], ...]:
@@ -225,6 +230,18 @@ def _plain_or_gzipped(files: dict[str, tuple[Any, Any]]) -> tuple[tuple[File, Fi
 
 _DIGITS = tuple("0123456789")
 _CLOTHES = tuple("T-shirt/top|Trouser|Pullover|Dress|Coat|Sandal|Shirt|Sneaker|Bag|Ankle boot".split("|"))
+_FINE = tuple(
+    """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+    can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+    dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+    lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+    pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+    seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+    tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+    worm
+    """.split()
+)
 _OBJECTS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 # Mean and standard deviation of images / 255. The digits' values go to 16, so theirs are small.
@@ -266,6 +283,18 @@ SOURCES: dict[str, Source] = {
             folder="cifar-10-batches-py",
             files=tuple((File(name, *published),) for name, published in _CIFAR10.items()),
             torchvision="CIFAR10",
+            home="https://www.cs.toronto.edu/~kriz/cifar.html",
+        ),
+        Source(
+            "cifar100",
+            _read_cifar,
+            (0.4914, 0.4822, 0.4465),
+            (0.2023, 0.1994, 0.2010),
+            _FINE,
+            validation=10_000,
+            folder="cifar-100-python",
+            files=tuple((File(name, *published),) for name, published in _CIFAR100.items()),
+            torchvision="CIFAR100",
             home="https://www.cs.toronto.edu/~kriz/cifar.html",
         ),
     )
