@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import optree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,10 @@ THEIRS = {
     "adamw": ("AdamW", {"lr": 0.01, "weight_decay": 0.1}),
 }
 SHAPES = {"small": [(3, 4), (4, 1), ()], "across blocks": [(7,), (250, 300), (4, 5), (40000,), (2, 3)]}
+
+
+def copied(tree):
+    return optree.tree_map(lambda leaf: leaf.copy(), tree)
 
 
 @pytest.mark.parametrize("shapes", SHAPES)
@@ -136,6 +141,85 @@ def test_a_restored_state_continues_the_run(name):
     np.testing.assert_array_equal(halves, whole)
     with pytest.raises(ValueError, match="the state has"):
         MADE[name](np.ones(4) if name != "sgd" else np.ones(5)).restore({"other": np.ones(1)})
+
+
+def mixed(rng):
+    """Leaves of four dtypes, as weights or as gradients."""
+    wide = rng.normal(size=(3, 4))
+    return {
+        "single": wide.astype(np.float32),
+        "double": [wide + 1.0, np.asarray(wide[0, 0])],
+        "complex": wide + 1j * rng.normal(size=(3, 4)),
+        "narrow": (wide - 1j * rng.normal(size=(3, 4))).astype(np.complex64),
+    }
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_an_optimizer_goes_on_with_a_copy_as_if_nothing_had_happened(name):
+    rng = np.random.default_rng(0)
+    whole = mixed(rng)
+    optimizer, halves = MADE[name](whole), copied(whole)
+    first = MADE[name](halves)
+    for k in range(6):
+        grads = mixed(rng)
+        optimizer.step(grads)
+        if k == 3:
+            halves = copied(halves)
+            first.continue_with(halves, copied)
+        first.step(grads)
+    assert first.steps == 6 and first.model is halves
+    for mine, theirs in zip(optree.tree_leaves(halves), optree.tree_leaves(whole), strict=True):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam", "adamw"])
+def test_moments_go_where_the_weights_go(name):
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 5)) + 1j * rng.normal(size=(2, 5))
+    coarse = [first.copy(), second.copy()]
+    optimizer = MADE[name](coarse)
+    twins = {w: MADE[name](v) for w, v in (("first", first), ("second", second))}
+    for _ in range(3):
+        grads = rng.normal(size=(2, 5)) + 1j * rng.normal(size=(2, 5))
+        optimizer.step([*grads])
+        twins["first"].step(grads[0])
+        twins["second"].step(grads[1])
+    fine = [coarse[1].copy(), coarse[0].copy(), coarse[1].copy()]
+    optimizer.continue_with(fine, lambda tree: [tree[1], tree[0], tree[1]])
+    grads = rng.normal(size=(3, 5)) + 1j * rng.normal(size=(3, 5))
+    optimizer.step([*grads])
+    twins["first"].step(grads[1])
+    np.testing.assert_array_equal(fine[1], first)
+    start = second.copy()
+    twins["second"].step(grads[0])
+    np.testing.assert_array_equal(fine[0], second)
+    assert not np.array_equal(fine[2], start) and not np.array_equal(fine[2], second)
+
+
+def test_moments_that_do_not_fit_the_new_model_are_refused_and_nothing_has_changed():
+    model = {"w": np.ones(3)}
+    optimizer = optim.Adam(model)
+    optimizer.step({"w": np.ones(3)})
+    before = optimizer.state()
+    with pytest.raises(ValueError, match=r"w has shape \(2,\), but .* shape \(3,\)"):
+        optimizer.continue_with({"w": np.ones(2)}, lambda tree: tree)
+    with pytest.raises(TypeError, match="structure"):
+        optimizer.continue_with({"v": np.ones(3)}, lambda tree: tree)
+    with pytest.raises(ValueError, match="cannot be updated in place"):
+        optimizer.continue_with({"w": np.broadcast_to(1.0, (3,))}, lambda tree: tree)
+    assert optimizer.model is model
+    for name, array in optimizer.state().items():
+        np.testing.assert_array_equal(array, before[name])
+    optimizer.step({"w": np.ones(3)})
+
+
+def test_settings_are_the_numbers_of_the_rule():
+    common = {"weight_decay": 0.1, "clip": None}
+    sgd = optim.SGD((np.ones(1),), lambda step: 0.1, momentum=0.9, nesterov=True, weight_decay=0.1)
+    assert sgd.settings == {"momentum": 0.9, "nesterov": True, **common}
+    adam = optim.Adam(np.ones(1), lr=np.float32(0.5), betas=[0.9, 0.99], weight_decay=0.1)
+    assert adam.settings == {"betas": [0.9, 0.99], "eps": 1e-8, "lr": 0.5, **common}
 
 
 def test_schedules_are_functions_of_the_step():

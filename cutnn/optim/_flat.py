@@ -83,6 +83,11 @@ def flat(x: Any) -> Any:
     return line.view(real_dtype(line.dtype)) if line.dtype.kind == "c" else line
 
 
+def shaped(line: Any, like: Any) -> Any:
+    """A part of a flat buffer in the shape and dtype of the leaf that it belongs to; a view."""
+    return line.view(like.dtype).reshape(like.shape)
+
+
 @functools.cache
 def real_dtype(dtype: Any) -> Any:
     return np.empty(0, dtype).real.dtype

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Number
 from typing import Any, ClassVar
 
 import numpy as np
 import optree
 
 from cutnn.device import namespace
-from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, real_dtype
+from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, real_dtype, shaped
 from cutnn.optim.schedules import Schedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
@@ -37,27 +38,30 @@ class Optimizer:
 
     def __init__(self, model: Any, lr: float | Schedule, weight_decay: float, clip: float | None) -> None:
         _at_least_zero(weight_decay=weight_decay, clip=clip, lr=0.0 if callable(lr) else lr)
-        self.model = model
         self.lr = lr
         self.weight_decay = weight_decay
         self.clip = clip
         self.steps = 0
-        leaves, self._tree = optree.tree_flatten(model, namespace="cutnn")
-        names = [".".join(map(str, path)) for path in self._tree.paths()]
-        check_leaves(type(self).__name__, leaves, names)
-        self._names = names
-        self._leaves = leaves
-        self._groups = [
-            Group(
-                [i for i, leaf in enumerate(leaves) if real_dtype(leaf.dtype) == dtype], leaves, self._moments
-            )
-            for dtype in dict.fromkeys(real_dtype(leaf.dtype) for leaf in leaves)
-        ]
+        self._lay_out(model)
 
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return self.lr(self.steps) if callable(self.lr) else self.lr
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The numbers that the steps are made with, by name, as `momentum`; `lr` only where it is no schedule.
+
+        >>> SGD(np.ones(1), lr=0.5, momentum=0.9).settings
+        {'momentum': 0.9, 'nesterov': False, 'lr': 0.5, 'weight_decay': 0.0, 'clip': None}
+        """
+        kinds = (Number, str, tuple, list, type(None))
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if isinstance(value, kinds) and name not in ("model", "steps") and not name.startswith("_")
+        }
 
     def step(self, grads: Any) -> None:
         """Update the model's arrays in place, given the gradient in the model's own structure.
@@ -90,6 +94,39 @@ class Optimizer:
         for name, moment in own.items():
             moment[...] = namespace(moment).asarray(state[name])
 
+    def continue_with(self, model: Any, carry: Callable[[Any], Any]) -> None:
+        """Go on with another model, steps and schedule uninterrupted, after `nn.prolong` say.
+
+        `carry` makes of a pytree of the old model's structure one of the new model's; each moment goes through it
+        in the shape of the model. Raises TypeError or ValueError where the result is not of the new model's
+        structure and shapes; then nothing has changed.
+
+        >>> import cutnn as ct
+        >>> coarse, fine = [ct.asarray([1.0])], [ct.asarray([1.0]), ct.asarray([1.0])]
+        >>> optimizer = SGD(coarse, lr=0.5, momentum=0.5)
+        >>> optimizer.step([ct.asarray([1.0])])
+        >>> optimizer.continue_with(fine, lambda tree: [tree[0], tree[0]])
+        >>> optimizer.step([ct.asarray([0.0]), ct.asarray([1.0])])
+        >>> fine
+        [array([0.75]), array([0.25])]
+        """
+        parts = {i: own for g in self._groups for i, own in zip(g.members, g.parts, strict=True)}
+        moments = [
+            self._tree.unflatten([shaped(parts[i][k], leaf) for i, leaf in enumerate(self._leaves)])
+            for k in range(len(self._moments))
+        ]
+        before = vars(self).copy()
+        try:
+            self._lay_out(model)
+            carried = [self._matched(carry(moment)) for moment in moments]
+        except BaseException:
+            vars(self).update(before)
+            raise
+        for group in self._groups:
+            for i, own in zip(group.members, group.parts, strict=True):
+                for moment, part in zip(carried, own, strict=True):
+                    part[...] = flat(moment[i])
+
     # ------------------------------------------------------------------------------------ what a rule defines
 
     def _numbers(self, lr: float, step: int) -> tuple[float, ...]:
@@ -101,6 +138,19 @@ class Optimizer:
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------ helpers
+
+    def _lay_out(self, model: Any) -> None:
+        """Take the leaves of a model, and make its moments, zeros."""
+        leaves, tree = optree.tree_flatten(model, namespace="cutnn")
+        names = [".".join(map(str, path)) for path in tree.paths()]
+        check_leaves(type(self).__name__, leaves, names)
+        self.model, self._leaves, self._tree, self._names = model, leaves, tree, names
+        self._groups = [
+            Group(
+                [i for i, leaf in enumerate(leaves) if real_dtype(leaf.dtype) == dtype], leaves, self._moments
+            )
+            for dtype in dict.fromkeys(real_dtype(leaf.dtype) for leaf in leaves)
+        ]
 
     def _matched(self, tree: Any) -> list[Any]:
         leaves, structure = optree.tree_flatten(tree, namespace="cutnn")
