@@ -234,7 +234,8 @@ def refusing() -> Iterator[None]:
 class Table:
     """Rows of results, one a run. `columns` maps a name to how its numbers are printed; "" is text.
 
-    The text shows the runs of equal text cells in one row, as mean ± deviation, without their seeds.
+    Text and whole numbers ("d") say what a run was, other numbers what it reached: runs that differ in the seed
+    alone are one line of the text, with mean ± deviation.
 
     >>> table = Table({"network": "", "seed": "d", "test": ".1f"})
     >>> table.row(network="t-linear", seed=1, test=95.0)
@@ -261,10 +262,10 @@ class Table:
 
     def text(self) -> str:
         shown = [name for name in self.columns if name != "seed"]
-        texts = [name for name in shown if not self.columns[name]]
+        setting = [name for name in shown if self.columns[name][-1:] in ("", "d")]
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in self.rows:
-            groups.setdefault(tuple(row[name] for name in texts), []).append(row)
+            groups.setdefault(tuple(row[name] for name in setting), []).append(row)
         lines = [[name.replace("_", " ") for name in shown]]
         for group in groups.values():
             lines.append([_summary([row[name] for row in group], self.columns[name]) for name in shown])
@@ -279,11 +280,12 @@ class Table:
         return "\n".join([aligned[0], "-" * (sum(widths) + 3 * len(widths) - 3), *aligned[1:]])
 
     def write_csv(self, path: Path) -> None:
-        """Every row and every digit."""
+        """Every run, numbers to six digits."""
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self.columns))
             writer.writeheader()
-            writer.writerows(self.rows)
+            for row in self.rows:
+                writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def save(draw: Callable[[], Any], path: Path) -> None:
@@ -305,9 +307,8 @@ def _summary(cells: list[Any], form: str) -> str:
     cells = [cell for cell in cells if cell is not None]
     if not cells:
         return ""
-    if not form or len(set(cells)) == 1:
+    if len(set(cells)) == 1:
         return f"{cells[0]:{form}}"
-    form = form.replace("d", ".0f")
     return f"{np.mean(cells):{form}} ± {np.std(cells):{form}}"
 
 
