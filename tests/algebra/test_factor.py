@@ -109,6 +109,26 @@ def test_repeated_singular_values_leave_real_factors_unitary(name: str) -> None:
 
 
 @every_algebra
+def test_real_factors_do_not_hang_on_the_phases_of_an_svd(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of real singular vectors and phases of complex ones are free: another library may choose others."""
+    svd, rng = ct.linalg.svd, np.random.default_rng(0)
+
+    def other_svd(faces: Any, full_matrices: bool) -> Any:
+        U, s, Vh = svd(faces, full_matrices=full_matrices)
+        phase = rng.choice([-1.0, 1.0], s.shape)
+        if faces.dtype.kind == "c":
+            phase = phase * np.exp(2j * np.pi * rng.random(s.shape))
+        return U * phase[..., None, :], s, phase.conj()[..., None] * Vh
+
+    star = ALGEBRAS[name]
+    A = star.random(4, 3, (2,), seed=0)
+    monkeypatch.setattr(ct.linalg, "svd", other_svd)
+    U, S, Vh = star.svd(A)
+    near(star(U, star.diagonal(S), Vh), A + 0 * star(U, star.diagonal(S), Vh))
+    near(star(star.transpose(U), U), np.broadcast_to(star.eye(3), (2, *star.eye(3).shape)))
+
+
+@every_algebra
 def test_every_tensor_of_a_batch_is_factored_alone(name: str) -> None:
     star = ALGEBRAS[name]
     A = star.random(3, 4, (2, 2), seed=0)
