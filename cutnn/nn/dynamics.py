@@ -119,8 +119,9 @@ class TimeNet(Module):
         if depth < 1:
             raise ValueError(f"{type(self).__name__}: depth must be at least 1, and is {depth}")
         net = object.__new__(type(self))
-        steps = tuple([self._between(i * len(self.steps) / depth) for i in range(depth)])
-        net.__dict__.update(self.__dict__ | {"steps": steps, "h": self.h * len(self.steps) / depth})
+        ratio = len(self.steps) / depth
+        steps = tuple([self._between(i * ratio) for i in range(depth)])
+        net.__dict__.update(self.__dict__ | {"steps": steps, "h": self.h * ratio})
         return net
 
     def __len__(self) -> int:
