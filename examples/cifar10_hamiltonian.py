@@ -74,9 +74,12 @@ class Preset:
 
 _BETTER = Preset(
     epochs=10,
-    networks=("dense-4", "dense-8", "tubal-8"),
+    networks=("dense-4", "tubal-4", "dense-8"),
     init=nn.initializers.transform_aware,
     shuffle=True,
+    batch_size=64,
+    learning_rate=2e-3,
+    weight_decay=0.1,
     cosine=True,
     alpha=0.0,
 )
