@@ -333,10 +333,10 @@ def as_systems(bodies: Mapping[str, nn.HamiltonianNet], X: Any) -> Any:
         right.plot(times, np.asarray(norms) / norms[0], marker="o")
     left.axhline(2.0, color="black", linestyle=":", label="leapfrog is stable below")
     left.set_ylabel("h · max σ(K̂) · max σ′")
-    right.set_ylabel("norm of the state Y / that of the images")
+    right.set_ylabel("‖Y‖ / ‖images‖")
     for ax in (left, right):
         ax.set_xlabel("time")
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.1 * ax.dataLim.ymax)
         ax.grid(True, alpha=0.3)
     figure.legend(
         *left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8

@@ -236,7 +236,7 @@ def _growth(table: Table) -> list[str]:
 def picture(table: Table) -> Any:
     """Seconds a step and working memory against the depth, a line a network."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(9.2, 3.8), dpi=130, layout="constrained")
     panels = figure.subplots(1, 2)
@@ -253,8 +253,10 @@ def picture(table: Table) -> Any:
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks(depths)
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
         ax.set_xlabel("depth")
         ax.set_title(title, fontsize=10)
         ax.grid(True, alpha=0.3)
