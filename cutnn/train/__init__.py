@@ -1,7 +1,28 @@
-"""Training: the fit loop, its history, and models on disk."""
+"""Training: the fit loop, its history, models and checkpoints on disk."""
 
-from cutnn.train._storage import load_model, save_model
-from cutnn.train.fit import Evaluation, FitResult, evaluate, fit
+from cutnn.train._run import FitResult
+from cutnn.train.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+    save_model,
+)
+from cutnn.train.evaluation import Evaluation, evaluate
+from cutnn.train.fit import fit
 from cutnn.train.history import History
 
-__all__ = ["Evaluation", "FitResult", "History", "evaluate", "fit", "load_model", "save_model"]
+__all__ = [
+    "Checkpoint",
+    "Evaluation",
+    "FitResult",
+    "History",
+    "evaluate",
+    "fit",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_model",
+    "save_checkpoint",
+    "save_model",
+]

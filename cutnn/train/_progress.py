@@ -23,17 +23,17 @@ class Progress:
 
 
 @contextlib.contextmanager
-def bar(show: bool, epochs: int, steps: int) -> Iterator[Progress]:
-    """The bar of a run, taken off the terminal's cursor at the end."""
+def bar(show: bool, epochs: int, steps: int, done: int) -> Iterator[Progress]:
+    """The bar of a run of which `done` steps are made, taken off the terminal's cursor at the end."""
     if show and sys.stderr.isatty() and _has_rich():
-        with _RichProgress(epochs, steps) as progress:
+        with _RichProgress(epochs, steps, done) as progress:
             yield progress
     else:
         yield Progress()
 
 
 class _RichProgress(Progress):
-    def __init__(self, epochs: int, steps: int) -> None:
+    def __init__(self, epochs: int, steps: int, done: int) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -47,8 +47,8 @@ class _RichProgress(Progress):
             console=Console(stderr=True),
             auto_refresh=False,
         )
-        self._task = self._display.add_task("", total=epochs * steps, epoch=0, epochs=epochs)
-        self._steps = 0
+        self._task = self._display.add_task("", total=epochs * steps, completed=done, epoch=0, epochs=epochs)
+        self._steps = done
         self._drawn = 0.0
 
     def __enter__(self) -> _RichProgress:

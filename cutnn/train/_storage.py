@@ -1,11 +1,14 @@
-"""Models on disk, and files that appear whole or not at all."""
+"""Pytrees of arrays as safetensors files that appear whole or not at all, and tell when they are damaged."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import math
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -18,58 +21,47 @@ import optree
 from cutnn.device import device_of, to_device, to_host
 from cutnn.nn import Module
 
-__all__ = ["load_model", "save_model"]
+_CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{64})"')
+_BLANK = b"0" * 64  # in place of the checksum when it is computed, so that it covers every byte
+_DAMAGED = "truncated or damaged: the checksum is not that of its bytes"
 
 
-def save_model(path: str | Path, model: Any) -> None:
-    """Write a model's arrays, and the matrix M of each of its algebras, as one safetensors file.
+# --------------------------------------------------------------------------------------------- trees of arrays
 
-    Names are paths, such as `layers.0.weight`. Raises ImportError without safetensors, OSError where the file
-    cannot be written; then a file that was there stays.
 
-    >>> import pathlib, tempfile
-    >>> from cutnn import nn
-    >>> model = nn.Dense(3, 2, seed=0)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder) / "model.safetensors"
-    ...     save_model(path, model)
-    ...     again = load_model(path, nn.Dense(3, 2, seed=1))
-    >>> np.array_equal(again.weight, model.weight)
-    True
+def pack(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a pytree by their paths, as safetensors keeps them, and M of each algebra in it.
+
+    Raises ValueError where two paths read the same, TypeError for a dtype that safetensors does not know.
     """
-    save = _safetensors().numpy.save
-    tensors = {name: _as_real(to_host(leaf)) for name, leaf in _leaves(model).items()}
-    tensors |= {name: _as_real(matrix) for name, matrix in _matrices(model).items()}
-    with atomic(path) as temporary:
-        # Not by save_file: its file is the owner's alone, and a full disk is no OSError.
-        Path(temporary).write_bytes(save(tensors, {"format": "cutnn 1", "model": repr(model)}))
+    tensors = {name: _as_real(to_host(leaf)) for name, leaf in _leaves(tree).items()}
+    for name, array in tensors.items():
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise TypeError(f"{name} is {array.dtype}, which a safetensors file cannot hold")
+    return tensors | {name: _as_real(matrix) for name, matrix in _matrices(tree).items()}
 
 
-def load_model(path: str | Path, model: Any) -> Any:
-    """A model of the structure of `model`, with the arrays of a file that `save_model` wrote.
+def unpack(stored: dict[str, np.ndarray], tree: Any, source: str) -> Any:
+    """A pytree of the structure of `tree`, on its devices, of arrays that `pack` gave; `source` is for errors.
 
-    The arrays go to the devices of the model's own. Raises ValueError for a damaged file and where names,
-    shapes, dtypes or the matrix of an algebra differ, FileNotFoundError, and ImportError without safetensors.
+    Raises ValueError where names, shapes, dtypes or the matrix of an algebra differ.
     """
-    safetensors = _safetensors()
-    try:
-        stored = safetensors.numpy.load_file(os.fspath(path))
-    except safetensors.SafetensorError as error:
+    own, matrices = _leaves(tree), _matrices(tree)
+    wanted = {*own, *matrices}
+    if stored.keys() != wanted:
         raise ValueError(
-            f"{path} is truncated, or no file that train.save_model wrote ({error}); save the model again"
-        ) from error
-    own = _leaves(model)
-    matrices = _matrices(model)
-    if stored.keys() != {*own, *matrices}:
-        raise ValueError(
-            f"{path} holds {', '.join(sorted(stored))}; this model has {', '.join(sorted({*own, *matrices}))}"
+            f"{source} is of another structure: "
+            + "; ".join(
+                f"it {verb} {', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' * (len(names) > 5)}"
+                for verb, names in (("lacks", wanted - stored.keys()), ("also has", stored.keys() - wanted))
+                if names
+            )
         )
     for name, matrix in matrices.items():
-        expected = _as_real(matrix)
-        found = stored[name]
+        expected, found = _as_real(matrix), stored[name]
         if found.shape != expected.shape or not np.allclose(found, expected, rtol=1e-6, atol=1e-9):
             raise ValueError(
-                f"{path} was saved with another transform than the model's {name}, which its weights fit. "
+                f"{source} was saved with another transform than the model's {name}, which its weights fit. "
                 "Make the model with the algebra of the file: algebra.from_matrix of that matrix"
             )
     arrays = []
@@ -77,28 +69,81 @@ def load_model(path: str | Path, model: Any) -> Any:
         array, expected = stored[name], _as_real(to_host(leaf))
         if array.shape != expected.shape or array.dtype != expected.dtype:
             raise ValueError(
-                f"{path}: {name} is {array.dtype} of shape {array.shape}, the model's {expected.dtype} of "
+                f"{source}: {name} is {array.dtype} of shape {array.shape}, the model's {expected.dtype} of "
                 f"shape {expected.shape}"
             )
-        if leaf.dtype.kind == "c":
-            array = array[..., 0] + array[..., 1] * np.asarray(1j, leaf.dtype)
-        arrays.append(to_device(array, device_of(leaf)))
-    return optree.tree_unflatten(optree.tree_structure(model, namespace="cutnn"), arrays)
+        array = array.reshape(-1).view(leaf.dtype).reshape(leaf.shape)
+        arrays.append(to_device(np.require(array, requirements="W"), device_of(leaf)))
+    return optree.tree_unflatten(optree.tree_structure(tree, namespace="cutnn"), arrays)
+
+
+# ------------------------------------------------------------------------------------------------------- files
+
+
+def write(path: str | Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """One safetensors file; its metadata hold a checksum of all its bytes, their own included."""
+    # Not by save_file: its file is the owner's alone, and a full disk is no OSError.
+    data = memoryview(_safetensors().numpy.save(tensors, metadata | {"checksum": _BLANK.decode()}))
+    found = _CHECKSUM.search(data)
+    assert found
+    start, stop = found.span(1)
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        for part in (data[:start], hashlib.sha256(data).hexdigest().encode(), data[stop:]):
+            file.write(part)
+
+
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; ValueError says what is wrong with it."""
+    safetensors = _safetensors()
+    data = Path(path).read_bytes()
+    header = slice(8, 8 + int.from_bytes(data[:8], "little"))
+    found = _CHECKSUM.search(data, header.start, min(header.stop, len(data)))
+    if found:
+        view, (start, stop) = memoryview(data), found.span(1)
+        digest = hashlib.sha256(view[:start])
+        digest.update(_BLANK)
+        digest.update(view[stop:])
+        if digest.hexdigest().encode() != found[1]:
+            raise ValueError(_DAMAGED)
+    try:
+        tensors = safetensors.numpy.load(data)
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a dtype that NumPy lacks
+        raise ValueError(f"truncated, or not a file that cutnn wrote ({error})") from error
+    metadata = json.loads(data[header]).get("__metadata__", {})
+    if "checksum" in metadata and not found:
+        raise ValueError(_DAMAGED)
+    return tensors, metadata
 
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[str]:
-    """A temporary file beside `path` to write to, which replaces it at the end, unless an error came."""
+    """A temporary file beside `path` to write to, which replaces it at the end, unless an error came.
+
+    What was written is on the disk before it does, and the new name before this returns.
+    """
     path = Path(path)
     # Not by tempfile.mkstemp, whose files are their owner's alone.
     temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(8)}"))
     try:
         yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The temporary files of writes that a kill cut short."""
+    return [path for path in folder.glob(".*") if re.fullmatch(r"\..+\.[0-9a-f]{16}", path.name)]
 
 
 def writable_folder(path: str | Path) -> Path:
@@ -116,6 +161,13 @@ def writable_folder(path: str | Path) -> Path:
     return folder
 
 
+def plain(x: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, for JSON."""
+    if hasattr(x, "tolist"):
+        return x.tolist()
+    raise TypeError(f"a checkpoint's state holds what JSON can say, and no {type(x).__name__}")
+
+
 # -------------------------------------------------------------------------------------------------- helpers
 
 
@@ -129,15 +181,18 @@ def _safetensors() -> Any:
     return safetensors
 
 
-def _leaves(model: Any) -> dict[str, Any]:
-    paths, leaves, _ = optree.tree_flatten_with_path(model, namespace="cutnn")
-    return {".".join(map(str, path)) or "value": leaf for path, leaf in zip(paths, leaves, strict=True)}
+def _leaves(tree: Any) -> dict[str, Any]:
+    paths, leaves, _ = optree.tree_flatten_with_path(tree, namespace="cutnn")
+    named = {".".join(map(str, path)) or "value": leaf for path, leaf in zip(paths, leaves, strict=True)}
+    if len(named) < len(leaves):
+        raise ValueError("two arrays have the same path, since a key has a dot in it; rename that key")
+    return named
 
 
-def _matrices(model: Any) -> dict[str, np.ndarray]:
-    """M of each algebra in the model, under its first path: the transform of the unit tubes."""
+def _matrices(tree: Any) -> dict[str, np.ndarray]:
+    """M of each algebra in the modules, under its first path: the transform of the unit tubes."""
     found: dict[int, tuple[str, Any]] = {}
-    for path, module in _modules("", model):
+    for path, module in _modules("", tree):
         for field in dataclasses.fields(module):  # type: ignore[arg-type]
             star = getattr(module, field.name)
             if hasattr(star, "forward") and hasattr(star, "inverse") and tuple(star.shape):
@@ -165,5 +220,6 @@ def _modules(path: str, tree: Any) -> Iterator[tuple[str, Module]]:
 
 
 def _as_real(x: np.ndarray) -> np.ndarray:
-    """x, its complex numbers as pairs on a last axis, contiguous."""
-    return np.ascontiguousarray(np.stack([x.real, x.imag], axis=-1) if x.dtype.kind == "c" else x)
+    """x, contiguous, its complex numbers as pairs on a last axis; bit for bit."""
+    x = np.asarray(x, order="C")
+    return x.reshape(-1).view(x.real.dtype).reshape(*x.shape, 2) if x.dtype.kind == "c" else x

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import sys
 import types
 
 import numpy as np
 import pytest
 
 from cutnn import data, nn, optim, train
+from cutnn.train import _folder
 from tests.train.tiny import STAR, arrays, assert_same, made_data, made_net, made_set, run
 
 # ---------------------------------------------------------------------------------------------- what breaks
@@ -95,8 +95,7 @@ def test_ctrl_c_keeps_history_and_best_model(tmp_path):
 
 
 def test_ctrl_c_while_the_best_model_is_written_keeps_the_history(tmp_path, monkeypatch):
-    fit_module = sys.modules["cutnn.train.fit"]  # cutnn.train.fit itself is the function
-    calls, save = [], fit_module.save_model
+    calls, save = [], _folder.save_model
 
     def interrupted(path, model):
         calls.append(path)
@@ -104,7 +103,7 @@ def test_ctrl_c_while_the_best_model_is_written_keeps_the_history(tmp_path, monk
             raise KeyboardInterrupt
         save(path, model)
 
-    monkeypatch.setattr(fit_module, "save_model", interrupted)
+    monkeypatch.setattr(_folder, "save_model", interrupted)
     result = run(epochs=3, checkpoint=tmp_path)
     assert result.interrupted and len(result.history) == result.best_epoch == 1
     with open(tmp_path / "history.csv") as file:

@@ -32,6 +32,12 @@ def made_net(dtype=np.float32, **options):
     )
 
 
+def made_time_net(dtype=np.float32, depth=2, **options):
+    """A Hamiltonian network for the same data, with a tubal head."""
+    net = nn.HamiltonianNet(STAR, 4, depth=depth, h=0.5, dtype=dtype, seed=0, **options)
+    return nn.Sequential(net, nn.TLinear(STAR, 4, 3, dtype=dtype, seed=1))
+
+
 def run(model=None, loss=None, dataset=None, **options):
     model = model or made_net()
     options = {"epochs": 3, "batch_size": 16, "optimizer": optim.Adam(model, lr=1e-2), **options}
