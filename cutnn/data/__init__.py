@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cutnn.data import _files
+from cutnn.data._reconstruction import reconstruction
 from cutnn.device import device_of, namespace, to_device
 
-__all__ = ["Dataset", "Split", "batches", "load", "to_images", "to_tensor"]
+__all__ = ["Dataset", "Split", "batches", "load", "reconstruction", "to_images", "to_tensor"]
 
 Scale: TypeAlias = float | Sequence[float]
 """A mean or a standard deviation: one number, or one number a channel."""

@@ -17,7 +17,7 @@ from cutnn import array as ct
 from cutnn.device import namespace
 from cutnn.tape import primitive, raw
 
-__all__ = ["CrossEntropy", "MeanSquaredError", "TubalCrossEntropy", "tubal_softmax"]
+__all__ = ["CrossEntropy", "MeanSquaredError", "SquaredError", "TubalCrossEntropy", "tubal_softmax"]
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,23 @@ class MeanSquaredError:
     """
 
     def __call__(self, Y: Any, target: Any) -> Any:
-        if tuple(Y.shape) != tuple(target.shape):
-            raise ValueError(
-                f"MeanSquaredError: the output has shape {tuple(Y.shape)}, the target {tuple(target.shape)}; "
-                "they must be equal"
-            )
-        if not math.prod(Y.shape):
-            raise ValueError(f"MeanSquaredError: an empty batch, of shape {tuple(Y.shape)}")
-        residual = Y - target
-        squares = residual * residual if residual.dtype.kind == "f" else ct.real(ct.conj(residual) * residual)
-        return ct.sum(squares) * (1.0 / math.prod(Y.shape))
+        return _sum_of_squares("MeanSquaredError", Y, target) * (1.0 / math.prod(Y.shape))
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """The sum of |Y − target|² over a sample, `(…, N)` of N samples, averaged over the samples.
+
+    That is the error of an autoencoder. target has the shape of Y. Raises ValueError where it has not, and for
+    an empty batch.
+
+    >>> import numpy as np
+    >>> SquaredError()(np.array([[1.0, 2.0], [3.0, 3.0]]), np.array([[1.0, 4.0], [3.0, 0.0]]))
+    np.float64(6.5)
+    """
+
+    def __call__(self, Y: Any, target: Any) -> Any:
+        return _sum_of_squares("SquaredError", Y, target) * (1.0 / Y.shape[-1])
 
 
 def tubal_softmax(star: Any, Y: Any) -> Any:
@@ -172,6 +179,19 @@ def tubal_softmax(star: Any, Y: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------- helpers
+
+
+def _sum_of_squares(who: str, Y: Any, target: Any) -> Any:
+    if tuple(Y.shape) != tuple(target.shape):
+        raise ValueError(
+            f"{who}: the output has shape {tuple(Y.shape)}, the target {tuple(target.shape)}; they must be equal"
+        )
+    if not math.prod(Y.shape):
+        raise ValueError(f"{who}: an empty batch, of shape {tuple(Y.shape)}")
+    residual = Y - target
+    return ct.sum(
+        residual * residual if residual.dtype.kind == "f" else ct.real(ct.conj(residual) * residual)
+    )
 
 
 def _pull(g: Any, ans: Any, labels: Any) -> Any:

@@ -95,6 +95,20 @@ def test_mean_squared_error_is_a_mean_over_entries():
     assert float(nn.MeanSquaredError()(Y + 2j * T, T * 0)) == pytest.approx(np.mean(Y**2 + 4 * T**2))
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 2), (5, 2), (2, 3, 4, 2)])
+def test_squared_error_is_a_sum_over_the_sample_and_a_mean_over_samples(shape):
+    Y, T = (np.random.default_rng(seed).normal(size=shape) for seed in (0, 1))
+    of_samples = [np.sum((Y[..., j] - T[..., j]) ** 2) for j in range(2)]
+    assert float(nn.SquaredError()(Y, T)) == pytest.approx(np.mean(of_samples))
+    assert float(nn.SquaredError()(Y + 2j * T, T * 0)) == pytest.approx(np.sum(Y**2 + 4 * T**2) / 2)
+    assert nn.SquaredError()(Y.astype(np.float32), T.astype(np.float32)).dtype == np.float32
+
+
+def test_squared_error_of_complex_outputs_has_its_gradient():
+    Y, T = (algebra.fft(4).random(3, 2, seed=seed, dtype=np.complex128) for seed in (0, 1))
+    np.testing.assert_allclose(ct.grad(lambda Y: nn.SquaredError()(Y, T))(Y), 2 * (Y - T) / 2, atol=1e-14)
+
+
 @every_form
 @pytest.mark.parametrize("scale", [1e3, 1e30])
 def test_large_outputs_do_not_overflow(scale, form):
@@ -174,6 +188,7 @@ def test_derivatives_of_squared_error_scores_and_softmax():
     loss = nn.TubalCrossEntropy(star)
     for f in (
         lambda Y: nn.MeanSquaredError()(Y, V),
+        lambda Y: nn.SquaredError()(Y, V),
         lambda Y: ct.sum(loss.scores(Y)),
         lambda Y: ct.sum(nn.tubal_softmax(star, Y) * V),
     ):
@@ -239,10 +254,12 @@ def test_complex_outputs_of_a_dense_head_are_refused():
 
 
 def test_targets_of_another_shape_are_not_broadcast():
-    with pytest.raises(ValueError, match=r"\(4, 3\), the target \(3,\)"):
-        nn.MeanSquaredError()(np.zeros((4, 3)), np.zeros(3))
-    with pytest.raises(ValueError, match="an empty batch"):
-        nn.MeanSquaredError()(np.zeros((4, 0)), np.zeros((4, 0)))
+    for loss in (nn.MeanSquaredError(), nn.SquaredError()):
+        name = type(loss).__name__
+        with pytest.raises(ValueError, match=rf"{name}.* \(4, 3\), the target \(3,\)"):
+            loss(np.zeros((4, 3)), np.zeros(3))
+        with pytest.raises(ValueError, match=f"{name}: an empty batch"):
+            loss(np.zeros((4, 0)), np.zeros((4, 0)))
 
 
 @pytest.mark.parametrize("star", COMPLEX.values(), ids=COMPLEX)
