@@ -253,7 +253,9 @@ def experiment(
         limited = network.startswith("matrix") and preset.matrix_epochs
         settings = replace(preset, epochs=limited) if limited else preset
         star = algebra_named(chosen, dataset.train.images.shape[-1], dataset.train)
-        run_name = label(network, chosen) + variant.label + (f", {limited} epochs" if limited else "")
+        # A cosine is over all epochs, so another number of them is another run; without it a run goes on further.
+        run_name = label(network, chosen) + variant.label
+        run_name += f", {limited} epochs" if limited and preset.cosine else ""
         place = run_folder(folder, run_name, seed)
         outcome = run(network, star, dataset, settings, seed, place, variant)
         outcome.name = label(outcome.name, chosen if "matrix" not in network else "dct") + variant.label
