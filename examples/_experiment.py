@@ -27,7 +27,6 @@ import contextlib
 import csv
 import functools
 import importlib
-import inspect
 import os
 import shutil
 import sys
@@ -173,24 +172,19 @@ def run_or_resume(
 ) -> train.FitResult:
     """`train.fit` with checkpoints in `folder`: an interrupted run goes on, a finished one is read back.
 
-    Raises KeyboardInterrupt where Ctrl-C came; what was reached lies in the folder.
+    Raises KeyboardInterrupt where Ctrl-C came; what was reached lies in the folder. Raises Refused where the folder
+    holds a run of other settings.
     """
-    result = train.fit(
-        model,
-        loss,
-        dataset,
-        optimizer=optimizer,
-        epochs=epochs,
-        checkpoint=folder,
-        **_RESUME,
-        **options,
-    )
+    settings = {"optimizer": optimizer, "epochs": epochs, "checkpoint": folder, "resume": True, **options}
+    try:
+        result = train.fit(model, loss, dataset, **settings)
+    except ValueError as error:
+        if "other settings" not in str(error):
+            raise
+        raise Refused(f"{error}. --fresh forgets the earlier runs, --out takes another folder") from None
     if result.interrupted:
         raise KeyboardInterrupt
     return result
-
-
-_RESUME: dict[str, Any] = {"resume": True} if "resume" in inspect.signature(train.fit).parameters else {}
 
 
 def seconds_per_epoch(result: train.FitResult) -> float:

@@ -151,8 +151,8 @@ def interrupt(*args, **options):
         ("nn.CrossEntropy", "with_prediction"),
         ("nn.TubalCrossEntropy", "with_prediction"),
         ("train", "evaluate"),
-        ("nn.TubalCrossEntropy", "predict"),
-        ("plot", "class_tubes"),
+        ("Table", "write_csv"),
+        ("plot", "curves"),
         ("data", "load"),
     ],
     ids=["first epoch", "second network", "evaluation", "reports", "pictures", "data"],
@@ -180,6 +180,21 @@ def test_a_real_ctrl_c_ends_the_run_with_a_word(tmp_path):
         out = process.communicate(timeout=60)[0]
     assert "digits: 1,197 training" in first
     assert process.returncode == 130 and "Traceback" not in out and "interrupted" in out
+
+
+def test_a_finished_run_is_read_back_and_fresh_trains_anew(tmp_path, monkeypatch, no_pictures):
+    steps = []
+    real = script.optim.AdamW.step
+    monkeypatch.setattr(script.optim.AdamW, "step", lambda *args: steps.append(1) or real(*args))
+    command = ["--epochs", "1", "--out", str(tmp_path)]
+    counts, tables = [], []
+    for options in (command, command, [*command, "--fresh"]):
+        steps.clear()
+        assert script.main(options) == 0
+        counts.append(len(steps))
+        tables.append((tmp_path / "digits-better-1-epochs" / "by_class.csv").read_text())
+    assert counts == [4 * 38, 0, 4 * 38]
+    assert tables[0] == tables[1] == tables[2]
 
 
 def test_without_matplotlib_there_is_a_table_and_no_picture(tmp_path, capsys, monkeypatch):
