@@ -23,7 +23,7 @@ import argparse
 import itertools
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ from cutnn import algebra, data, nn, optim, plot, train
 STEP_SIZE = 0.25
 CLASSES = 10
 
-# Test accuracies in per cent of the authors' code, as far as it was run, the dense head on lossy copies of the images.
+# Test accuracies in per cent of the authors' code, as far as it was run, on a lossy copy of the images.
 REFERENCE = {"dense-4": "48.2 after 8 epochs", "tubal-4": "48.0 after 6 epochs"}
 
 
@@ -70,6 +70,9 @@ class Preset:
     weight_decay: float = 0.0
     cosine: bool = False
     alpha: float = 0.01  # of the smoothness of the steps in time, and of the head's Tikhonov regulariser
+
+    def epochs_of(self, network: str) -> int:
+        return self.matrix_epochs or self.epochs if network.startswith("matrix") else self.epochs
 
 
 _BETTER = Preset(
@@ -154,9 +157,10 @@ def body_of(model: nn.Sequential) -> nn.HamiltonianNet:
 
 @dataclass
 class Outcome:
-    """One trained network: its size, its accuracies in per cent, its history."""
+    """One trained network: its name in the table, its size, its accuracies in per cent, its history."""
 
     name: str
+    network: str
     seed: int
     parameters: int
     accuracy: tuple[float, ...]
@@ -165,7 +169,7 @@ class Outcome:
 
 def run(
     network: str,
-    star: algebra.StarAlgebra,
+    algebra_name: str,
     dataset: data.Dataset,
     preset: Preset,
     seed: int,
@@ -173,41 +177,50 @@ def run(
     variant: Variant = Variant(),
 ) -> Outcome:
     """Train one network, or go on with it, and measure it at the epoch of its best validation accuracy."""
-    _, *rest = dataset.train.images.shape
+    channels, height, width = dataset.train.images.shape[1:]
+    star = algebra_named(algebra_name, width, dataset.train)
     model, loss = build(
-        network, star, len(dataset.classes), preset.init, seed, variant, rows=rest[0] * rest[1]
+        network, star, len(dataset.classes), preset.init, seed, variant, rows=channels * height
     )
-    epochs, batches = preset.epochs, -(-len(dataset.train) // preset.batch_size)
+    epochs, batches = preset.epochs_of(network), -(-len(dataset.train) // preset.batch_size)
     lr = optim.step_decay(preset.learning_rate, every=100 * batches, factor=0.9)
     if preset.cosine:
         lr = optim.cosine(preset.learning_rate, epochs * batches)
     rule = optim.AdamW if preset.weight_decay else optim.Adam
-    optimizer = rule(model, lr=lr, weight_decay=preset.weight_decay)
-    options: dict[str, Any] = {}
-    if preset.alpha:
-        body = [isinstance(block, nn.HamiltonianNet) for block in model].index(True)
-        options["regularizer"] = nn.Blocks(
-            {body: nn.Smoothness(preset.alpha, form="authors"), len(model) - 1: nn.Tikhonov(preset.alpha)}
-        )
-    if variant.refined:
-        options["refine"] = {epochs // 3: 2, 2 * epochs // 3: 2}
     result = run_or_resume(
         model,
         loss,
         dataset,
-        optimizer=optimizer,
-        folder=folder,
+        optimizer=rule(model, lr=lr, weight_decay=preset.weight_decay),
+        folder=_place(folder, network, algebra_name, preset, seed, variant),
         epochs=epochs,
         batch_size=preset.batch_size,
         shuffle=preset.shuffle,
         seed=seed,
+        regularizer=regularizer(model, preset.alpha) if preset.alpha else None,
+        refine={epochs // 3: 2, 2 * epochs // 3: 2} if variant.refined else None,
         keep=2,  # a checkpoint of a matrix network is of gigabytes
         save_every=120.0,
-        **options,
     )
     splits = (dataset.train, dataset.validation, dataset.test)
     accuracy = tuple(100 * (train.evaluate(result.model, loss, split).accuracy or 0.0) for split in splits)
-    return Outcome(named(network), seed, nn.count_parameters(result.final), accuracy, result)
+    name = label(named(network), algebra_name) + variant.label
+    return Outcome(name, network, seed, nn.count_parameters(result.final), accuracy, result)
+
+
+def regularizer(model: nn.Sequential, alpha: float) -> nn.Blocks:
+    """That of the authors: smoothness of the Hamiltonian steps in time, Tikhonov on the output layer."""
+    body = [isinstance(block, nn.HamiltonianNet) for block in model].index(True)
+    return nn.Blocks({body: nn.Smoothness(alpha, form="authors"), len(model) - 1: nn.Tikhonov(alpha)})
+
+
+def _place(
+    folder: Path, network: str, algebra_name: str, preset: Preset, seed: int, variant: Variant
+) -> Path:
+    """The folder of a run. Fewer epochs of a cosine are another run; without one it goes on further."""
+    epochs = preset.epochs_of(network)
+    limited = f", {epochs} epochs" if preset.cosine and epochs != preset.epochs else ""
+    return run_folder(folder, label(network, algebra_name) + variant.label + limited, seed)
 
 
 @main_guard
@@ -247,18 +260,8 @@ def experiment(
         | {"test": ".2f", "reference": "", "seconds_per_epoch": ".1f"}
     )
     outcomes = []
-    for seed, network, chosen in itertools.product(args.seeds, preset.networks, args.algebra):
-        if network.startswith("matrix") and chosen != args.algebra[0]:
-            continue  # it knows of no tubes
-        limited = network.startswith("matrix") and preset.matrix_epochs
-        settings = replace(preset, epochs=limited) if limited else preset
-        star = algebra_named(chosen, dataset.train.images.shape[-1], dataset.train)
-        # A cosine is over all epochs, so another number of them is another run; without it a run goes on further.
-        run_name = label(network, chosen) + variant.label
-        run_name += f", {limited} epochs" if limited and preset.cosine else ""
-        place = run_folder(folder, run_name, seed)
-        outcome = run(network, star, dataset, settings, seed, place, variant)
-        outcome.name = label(outcome.name, chosen if "matrix" not in network else "dct") + variant.label
+    for seed, network, algebra_name in _jobs(args.seeds, preset.networks, args.algebra):
+        outcome = run(network, algebra_name, dataset, preset, seed, folder, variant)
         outcomes.append(outcome)
         table.row(
             network=outcome.name,
@@ -266,7 +269,7 @@ def experiment(
             parameters=outcome.parameters,
             epochs=len(outcome.result.history),
             **dict(zip(("train", "validation", "test"), outcome.accuracy, strict=True)),
-            reference=references.get(network, "") if chosen == "dct" else "",
+            reference=references.get(network, "") if algebra_name == "dct" else "",
             seconds_per_epoch=seconds_per_epoch(outcome.result),
         )
         print(f"{outcome.name}, seed {seed}: test {outcome.accuracy[2]:.2f} %")
@@ -274,6 +277,15 @@ def experiment(
     print(f"\n{table.text()}\n\n{_memory_note()}")
     _pictures(outcomes, dataset, folder)
     return 0
+
+
+def _jobs(
+    seeds: Sequence[int], networks: Sequence[str], algebras: Sequence[str]
+) -> Iterator[tuple[int, str, str]]:
+    """Every network over every algebra for every seed; a matrix network once, since it has no tubes."""
+    for seed, network in itertools.product(seeds, networks):
+        for name in ("dct",) if network.startswith("matrix") else algebras:
+            yield seed, network, name
 
 
 def _check_refinement(preset: Preset) -> None:
