@@ -3,78 +3,29 @@
 import os
 import signal
 import threading
-import time
 
 import numpy as np
 import pytest
 
 import cutnn as ct
 from cutnn import algebra, nn, optim, train
-from cutnn.train import _folder
+from tests.train.killing import (
+    BUILD,
+    STEPS,
+    Deadly,
+    Killed,
+    assert_same_run,
+    deadly_set,
+    killed,
+    resumed,
+    started,
+    with_adam,
+    with_momentum,
+)
 from tests.train.test_fit import DescentAnywhere
 from tests.train.tiny import STAR, assert_same, made_data, made_net, made_set, made_time_net, run
 
-STEPS = 8  # of an epoch: 120 images in batches of 16
-
-
-@pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda number: None)
-
-
-class OtherLoss(nn.TubalCrossEntropy):
-    """A loss of another name."""
-
-
-class Killed(BaseException):
-    """What ends a run at once, with nothing written after it."""
-
-
-class Deadly:
-    """A split that raises at its batch number `at`, counted from 1, the trial included."""
-
-    def __init__(self, split, at, error=Killed):
-        self.split, self.at, self.error, self.asked = split, at, error, 0
-        self.labels = split.labels
-
-    def __len__(self):
-        return len(self.split)
-
-    def batch(self, indices, *dtype):
-        self.asked += 1
-        if self.asked == self.at:
-            raise self.error
-        return self.split.batch(indices, *dtype)
-
-
-def deadly_set(at, error=Killed, validation="made"):
-    return made_set(Deadly(made_data(), at, error), validation)
-
-
-def started(build, **options):
-    model, optimizer = build()
-    return run(model, optimizer=optimizer, **options)
-
-
-def killed(build, folder, *batches, **options):
-    """Runs that go on from one another and are killed, each when it asks for a batch of that number."""
-    for at in batches:
-        with pytest.raises(Killed):
-            started(build, dataset=deadly_set(at), checkpoint=folder, resume=True, **options)
-
-
-def resumed(build, folder, **options):
-    return started(build, checkpoint=folder, resume=True, **options)
-
-
-def assert_same_run(result, whole):
-    assert result.history.columns == whole.history.columns
-    for column in whole.history.columns:
-        if column != "seconds":
-            assert result.history[column] == whole.history[column], column
-    assert (result.best_epoch, result.stopped) == (whole.best_epoch, whole.stopped)
-    assert_same(result.model, whole.model)
-    assert_same(result.final, whole.final)
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
 
 def to_complex(X):
@@ -88,22 +39,6 @@ def to_real(Y):
 def complex_net():
     net = nn.HamiltonianNet(algebra.fft(6), 4, depth=2, dtype=np.complex64, seed=0)
     return nn.Sequential(to_complex, net, to_real, nn.TLinear(STAR, 4, 3, seed=1))
-
-
-def with_adam(make, lr=1e-2, **options):
-    def build():
-        model = make()
-        return model, optim.Adam(model, lr=lr, **options)
-
-    return build
-
-
-def with_momentum(make, **options):
-    def build():
-        model = make()
-        return model, optim.SGD(model, lr=0.1, momentum=0.9, **options)
-
-    return build
 
 
 def with_schedule(make):
@@ -147,9 +82,6 @@ def test_a_killed_run_ends_with_the_bits_of_one_never_interrupted(name, tmp_path
     result = resumed(build, tmp_path, **options)
     assert_same_run(result, whole)
     assert_same(train.load_model(tmp_path / "model.safetensors", whole.model), whole.model)
-
-
-BUILD = with_adam(made_net)
 
 
 def test_without_validation_it_is_the_same(tmp_path):
@@ -431,163 +363,3 @@ def test_half_written_files_of_a_kill_are_cleared_away(tmp_path):
     half.write_bytes(b"half of a")
     resumed(BUILD, tmp_path)
     assert not half.exists()
-
-
-# ---------------------------------------------------------------------------------------------- other settings
-
-
-def smaller_set():
-    return made_set(made_data(100))
-
-
-OTHERS = {
-    "epochs was 2 or more, and is 1": {"epochs": 1},
-    "batch_size was 16, and is 8": {"batch_size": 8},
-    "seed was 42, and is 43": {"seed": 43},
-    "seed was 42, and is a PCG64 in state": {"seed": np.random.default_rng(42)},
-    "shuffle was True, and is fixed": {"shuffle": "fixed"},
-    "samples of train was 120, and is 100": {"dataset": smaller_set()},
-    "samples of validation was 60, and is None": {"dataset": made_set(validation=None)},
-    r"regularizer was None, and is Tikhonov\(alpha=0.1\)": {"regularizer": nn.Tikhonov(0.1)},
-    "loss was .*TubalCrossEntropy.*, and is .*OtherLoss": {"loss": OtherLoss(STAR)},
-    r"refine was {1: 2}, and is {}": {"refine": None},
-    r"refine was {1: 2}, and is {1: 3}": {"refine": {1: 3}},
-}
-
-
-@pytest.mark.parametrize("message", OTHERS)
-def test_other_settings_are_refused_by_name(tmp_path, message):
-    build = with_adam(made_time_net)
-    options = {"epochs": 3, "refine": {1: 2}}
-    killed(build, tmp_path, 12, save_every=0, **options)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    other = options | OTHERS[message]
-    if other["epochs"] == 1:
-        other["refine"] = None
-    with pytest.raises(ValueError, match=message):
-        resumed(build, tmp_path, **other)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def other_model(make, **options):
-    def build():
-        model = make(**options)
-        return model, optim.Adam(model, lr=1e-2)
-
-    return build
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (with_momentum(made_time_net), "optimizer was Adam, and is SGD"),
-        (with_adam(made_time_net, lr=1e-3), "optimizer.lr was 0.01, and is 0.001"),
-        (with_adam(made_time_net, lr=lambda step: 1e-2), "optimizer.lr was 0.01, and is a schedule"),
-        (with_adam(made_time_net, betas=(0.8, 0.9)), r"betas was \[0.9, 0.999\], and is \[0.8, 0.9\]"),
-        (with_adam(made_time_net, weight_decay=0.1), "optimizer.weight_decay was 0.0, and is 0.1"),
-        (with_adam(made_time_net, clip=1.0), "optimizer.clip was None, and is 1.0"),
-        (other_model(made_time_net, depth=3), "model was Sequential, 294 parameters, and is Sequential, 396"),
-        (other_model(made_time_net, activation=ct.sin), "model was .*tanh.*, and is .*sin"),
-        (other_model(made_time_net, dtype=np.float64), "model was .*float32.*, and is .*float64"),
-        (with_adam(made_net), "model was .*"),
-    ],
-)
-def test_another_model_or_optimizer_is_refused_by_name(tmp_path, build, message):
-    killed(with_adam(made_time_net), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match=message):
-        resumed(build, tmp_path)
-
-
-def test_another_schedule_is_told_by_the_learning_rates_it_gave(tmp_path):
-    def build(steps):
-        return with_adam(made_net, lr=optim.cosine(1e-2, steps))
-
-    killed(build(24), tmp_path, 5, save_every=0)
-    with pytest.raises(ValueError, match=r"optimizer.lr was 0\.0098\d* at step 2, and is 0\.0099\d*"):
-        resumed(build(32), tmp_path, epochs=4)
-    resumed(build(24), tmp_path)
-
-
-def test_another_matrix_is_refused(tmp_path):
-    def build(seed):
-        star = algebra.from_matrix(np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))[0])
-        return with_adam(lambda: nn.Sequential(nn.TLinear(star, 4, 3, seed=0)))
-
-    killed(build(0), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match="another transform"):
-        resumed(build(1), tmp_path)
-
-
-def test_a_checkpoint_of_a_loop_of_ones_own_is_not_a_run(tmp_path):
-    train.save_checkpoint(tmp_path, {"model": made_net()}, epoch=1)
-    with pytest.raises(ValueError, match=r"checkpoint-000001.* was not written by train\.fit"):
-        resumed(BUILD, tmp_path)
-
-
-# ------------------------------------------------------------------------------------------------ when it saves
-
-
-def test_checkpoints_lie_at_the_ends_of_epochs_and_every_so_many_seconds_between(tmp_path, monkeypatch):
-    now, saved = [0.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    class Slow(Deadly):
-        def batch(self, indices, *dtype):
-            now[0] += 7.0
-            return super().batch(indices, *dtype)
-
-    save = _folder.save_checkpoint
-    monkeypatch.setattr(
-        _folder, "save_checkpoint", lambda *a, **k: saved.append((k["epoch"], k["step"])) or save(*a, **k)
-    )
-    for seconds, expected in ((30, [(0, 5), (1, 0), (1, 5), (2, 0)]), (float("inf"), [(1, 0), (2, 0)])):
-        saved.clear()
-        dataset = made_set(Slow(made_data(), 0))
-        run(dataset=dataset, epochs=2, checkpoint=tmp_path, save_every=seconds, progress=False)
-        assert saved == expected
-    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == [
-        "checkpoint-000001-000000.safetensors",
-        "checkpoint-000002-000000.safetensors",
-    ]
-
-
-def test_a_disk_that_is_full_costs_a_warning_and_training_goes_on(tmp_path, monkeypatch):
-    whole = run()
-
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_folder, "save_checkpoint", full)
-        with pytest.warns(RuntimeWarning, match="No space left on device; the training goes on"):
-            result = run(checkpoint=tmp_path)
-    assert_same_run(result, whole)
-    assert_same_run(resumed(BUILD, tmp_path), whole)
-
-
-def test_a_folder_that_is_gone_costs_a_warning(tmp_path):
-    def remove(result):
-        for path in (tmp_path / "run").iterdir():
-            path.unlink()
-        (tmp_path / "run").rmdir()
-        (tmp_path / "run").write_text("a file now")
-
-    with pytest.warns(RuntimeWarning, match="the training goes on"):
-        result = run(
-            checkpoint=tmp_path / "run", callbacks=[lambda r: remove(r) if len(r.history) == 1 else None]
-        )
-    assert len(result.history) == 3
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"resume": True}, "resume=True goes on from the folder that checkpoint= names"),
-        ({"keep": 0}, "at least 1"),
-        ({"save_every": -1}, "save_every is a number of seconds from 0, not -1"),
-        ({"save_every": float("nan")}, "save_every"),
-    ],
-)
-def test_settings_of_checkpoints_out_of_range_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        run(**options)
