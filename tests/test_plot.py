@@ -9,7 +9,7 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from cutnn import plot  # noqa: E402
+from cutnn import algebra, nn, plot  # noqa: E402
 
 HISTORY = {"epoch": [1, 2, 3], "train_loss": [3.0, 2.0, 1.0], "validation_accuracy": [0.1, 0.5, 0.9]}
 
@@ -82,3 +82,132 @@ def test_layout_is_the_readmes_picture(tmp_path):
     for index in ("A[:, :, k]", "A[k]", "A[i, j, :]", "A[:, i, j]", "A[:, j, :]", "A[:, :, j]"):
         assert index in texts
     assert (Path(__file__).parent.parent / "docs" / "layout.png").stat().st_size > 10_000
+
+
+# ------------------------------------------------------------------------------ networks as dynamical systems
+
+
+def networks():
+    star = algebra.dct(2)
+    options = {"depth": 3, "h": 0.5, "dtype": np.float64, "seed": 0}
+    return {
+        "Euler": nn.ResNet(star, 2, **options),
+        "leapfrog": nn.HamiltonianNet(star, 2, **options),
+        "RK4": nn.ResNet(star, 2, structure="antisymmetric", gamma=0.0, integrator="rk4", **options),
+    }
+
+
+X = np.random.default_rng(0).normal(size=(2, 2, 5))
+
+
+def test_a_spectrum_is_drawn_times_h_within_the_region(tmp_path):
+    nets = networks()
+    figure = plot.spectrum(nets, X[..., :2])
+    figure.savefig(tmp_path / "spectrum.png")
+    panels = [ax for ax in figure.axes if ax.get_title()]
+    assert len(panels) == 3
+    for ax, (name, net) in zip(panels, nets.items(), strict=True):
+        values = [nn.jacobian_spectrum(net, X[..., i : i + 1]) for i in range(2)]
+        drawn = ax.collections[-1]
+        offsets = drawn.get_offsets() @ [1, 1j]
+        np.testing.assert_allclose(np.sort(offsets), np.sort(net.h * np.concatenate(values, axis=1).ravel()))
+        np.testing.assert_array_equal(sorted(set(drawn.get_array())), [0, 0.5, 1.0])
+        assert ax.get_title().startswith(f"{name}\n")
+    factors = nn.amplification(nets["Euler"].integrator, panels[0].collections[-1].get_offsets() @ [1, 1j])
+    said = (
+        f"{100 * np.mean(factors > 1 + 1e-6):.0f} % outside, a step multiplies by up to {factors.max():.3g}"
+    )
+    assert panels[0].get_title().endswith(said)
+    assert panels[1].get_title().endswith("\n0 % outside, a step multiplies by up to 1")
+    # Leapfrog's region is the segment of the imaginary axis up to 2, Runge-Kutta's has an inside.
+    np.testing.assert_allclose(panels[1].lines[0].get_ydata(), [-2, 2], atol=2e-3)
+    edges = [c for c in panels[2].collections if isinstance(c, matplotlib.contour.ContourSet)]
+    around = np.concatenate([path.vertices for path in edges[-1].get_paths()])
+    np.testing.assert_allclose(nn.amplification(nets["RK4"].integrator, around @ [1, 1j]), 1, atol=0.01)
+
+
+def test_eigenvalues_outside_are_ringed():
+    net = nn.ResNet(algebra.plain(), 2, depth=1, h=1.0, activation=None, bias=False, dtype=np.float64)
+    net[0].weight = np.diag([-1.0, 0.5])
+    figure = plot.spectrum(net, np.ones((2, 1)))
+    marks = figure.axes[0].collections[-1]
+    inside = marks.get_offsets()[:, 0] < 0
+    assert [len(set(marks.get_edgecolors()[:, 3][chosen])) for chosen in (inside, ~inside)] == [1, 1]
+    assert figure.axes[0].get_title() == "ResNet\n50 % outside, a step multiplies by up to 1.5"
+
+
+def test_what_is_not_a_time_network_is_refused():
+    for picture in (plot.spectrum, plot.stability):
+        with pytest.raises(TypeError, match="'dense' is a Dense, not a ResNet or a HamiltonianNet"):
+            picture({"dense": nn.Dense(2, 2)}, X)
+
+
+def square_loss(Y, target):
+    return ((Y - target) ** 2).sum()
+
+
+def test_stability_shows_the_numbers_it_is_about(tmp_path):
+    nets = networks()
+    gradients = {name: nn.gradient_norms(net, square_loss, X, 0 * X) for name, net in nets.items()}
+    figure = plot.stability(nets, X, gradients)
+    figure.savefig(tmp_path / "stability.png")
+    numbers, energy, states, of_states, of_weights, legend = figure.axes
+    for k, (name, net) in enumerate(nets.items()):
+        np.testing.assert_array_equal(numbers.lines[k].get_ydata(), nn.stability_numbers(net).numbers)
+        np.testing.assert_allclose(states.lines[k].get_ydata(), np.median(nn.norms(net, X), axis=1))
+        np.testing.assert_allclose(of_states.lines[k].get_ydata(), np.median(gradients[name].states, axis=1))
+        np.testing.assert_array_equal(of_weights.lines[k].get_ydata(), gradients[name].weights)
+    bounds = [line.get_ydata()[0] for line in numbers.lines[3:]]
+    np.testing.assert_allclose(bounds, [2, 2 * 2**0.5])
+    assert len(energy.lines) == 2  # without structure there is none
+    values, drift = nn.energy(nets["leapfrog"], X)
+    added = np.median(np.cumsum(drift, axis=0) / values[0], axis=1)
+    np.testing.assert_allclose(energy.lines[0].get_ydata(), [0, *added])
+    texts = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert [text.partition("\n")[0] for text in texts] == list(nets)
+    assert texts[0].endswith(f"no bound; growth {nn.stability_numbers(nets['Euler']).growth:.2g} at most")
+    assert texts[1].endswith("bound 2; growth 1 at most")
+
+
+def test_stability_of_one_network():
+    net = networks()["Euler"]
+    figure = plot.stability(net, X)
+    assert [ax.get_ylabel() for ax in figure.axes[:-1]] == ["h σ(K̂) max σ′", "norm of the state"]
+    figure = plot.stability(net, X, nn.gradient_norms(net, square_loss, X, X))
+    assert len(figure.axes) == 5
+
+
+def test_trajectories_have_networks_in_rows_and_times_in_columns(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.array([0, 1, 2] * 4)
+    states = {name: [rng.normal(size=(3, 1, 12)) for _ in range(3)] for name in ("Euler", "leapfrog")}
+    curves = {name: [[rng.normal(size=(3, 7))] * 2 for _ in range(3)] for name in states}
+    figure = plot.trajectories(states, labels, ["start", "middle", "end"], ["a", "b", "c"], curves)
+    figure.savefig(tmp_path / "trajectories.png")
+    assert len(figure.axes) == 6
+    assert [ax.get_title() for ax in figure.axes] == ["start", "middle", "end", "", "", ""]
+    ax = figure.axes[5]
+    for k, drawn in enumerate(ax.collections):
+        np.testing.assert_array_equal(np.array(drawn._offsets3d), states["leapfrog"][2][:, 0, labels == k])
+    assert len(ax.lines) == 2
+    np.testing.assert_array_equal(np.array(ax.lines[0].get_data_3d()), curves["leapfrog"][2][0])
+    texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+    assert texts[3][-1] == "leapfrog" and all(first[0].startswith("± ") for first in texts)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
+
+
+def test_trajectories_in_two_dimensions():
+    cloud = np.random.default_rng(0).normal(size=(2, 50))
+    figure = plot.trajectories({"net": [cloud, 2 * cloud]}, np.arange(50) % 2, ["0", "1"])
+    offsets = figure.axes[1].collections[1].get_offsets()
+    np.testing.assert_allclose(offsets, 2 * cloud[:, 1::2].T)
+    (low, high), (bottom, top) = figure.axes[1].get_xlim(), figure.axes[1].get_ylim()
+    assert high - low == pytest.approx(top - bottom)
+
+
+def test_trajectories_that_do_not_fit():
+    with pytest.raises(ValueError, match="'net' has points at 1 times, and titles 2"):
+        plot.trajectories({"net": [np.zeros((3, 4))]}, np.zeros(4, int), ["0", "1"])
+    for shape in [(4, 4), (3, 5), (2, 2, 4)]:
+        with pytest.raises(ValueError, match=r"\(2, 4\) or \(3, 4\), and 'net' has \("):
+            plot.trajectories({"net": [np.zeros(shape)]}, np.zeros(4, int), ["0"])

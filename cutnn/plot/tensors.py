@@ -1,24 +1,20 @@
-"""Pictures: faces, class tubes, training curves, and the layout of a tensor. Needs matplotlib.
-
-Each function returns a matplotlib `Figure` that belongs to no window; `figure.savefig("name.png")` writes it.
-"""
+"""Pictures of tensors: faces, class tubes, and the layout of a tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cutnn.device import to_host
+from cutnn.plot._style import COLOURS, INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK = "#20323f"
-_PALE = "#dfe7ec"
-_COLOURS = ("#0b6e99", "#d1495b", "#edae49", "#66a182", "#8d5a97", "#5f6b73")
+__all__ = ["class_tubes", "faces", "layout"]
 
 
 def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
@@ -33,35 +29,12 @@ def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figu
             f"plot.faces draws one tensor of shape (n, l, m), not {A.shape}; pick one of a batch"
         )
     rows = -(-len(A) // columns)
-    figure = _figure(1.3 * min(columns, len(A)), 1.5 * rows)
+    figure = new_figure(1.3 * min(columns, len(A)), 1.5 * rows)
     for k, face in enumerate(A):
         ax = figure.add_subplot(rows, min(columns, len(A)), k + 1)
         ax.imshow(face, cmap="gray", vmin=A.min(), vmax=A.max())
         ax.set_title(titles[k] if titles else f"face {k}", fontsize=8)
         ax.set_axis_off()
-    return figure
-
-
-def curves(
-    histories: Mapping[str, Any], columns: Sequence[str] = ("train_loss", "validation_accuracy")
-) -> Figure:
-    """Columns of training histories against the epoch, one panel a column, one line a history.
-
-    A history is anything that answers history["epoch"] and history[column] with sequences.
-    """
-    figure = _figure(4.6 * len(columns), 3.4)
-    for k, column in enumerate(columns):
-        ax = figure.add_subplot(1, len(columns), k + 1)
-        for name, colour in zip(histories, _cycle(len(histories)), strict=True):
-            history = histories[name]
-            mark = "o" if len(history["epoch"]) == 1 else None  # a line of one point cannot be seen
-            ax.plot(history["epoch"], history[column], label=name, color=colour, linewidth=1.6, marker=mark)
-        ax.locator_params(axis="x", integer=True, min_n_ticks=1)
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(column.replace("_", " "))
-        _plain(ax)
-    if histories:
-        figure.axes[-1].legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -81,7 +54,7 @@ def class_tubes(
     """
     images, tubes = to_host(images), np.real(to_host(tubes))
     count = len(images)
-    figure = _figure(1.7 * count, 4.0)
+    figure = new_figure(1.7 * count, 4.0)
     limit = float(np.abs(tubes).max()) or 1.0
     colours: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
     if tubes.min() >= 0:
@@ -96,7 +69,7 @@ def class_tubes(
         drawn = ax.imshow(tubes[:, :, s].T, aspect="auto", **colours)
         ax.set_yticks(range(len(classes)), classes if s == 0 else [""] * len(classes), fontsize=7)
         ax.tick_params(axis="x", labelsize=7)
-        ax.axhspan(predicted[s] - 0.5, predicted[s] + 0.5, fill=False, edgecolor=_COLOURS[1], linewidth=1.4)
+        ax.axhspan(predicted[s] - 0.5, predicted[s] + 0.5, fill=False, edgecolor=COLOURS[1], linewidth=1.4)
         ax.locator_params(axis="x", integer=True, min_n_ticks=1)
         ax.set_xlabel("entry of the tube", fontsize=8)
     figure.axes[1].set_ylabel("class", fontsize=8)
@@ -105,28 +78,10 @@ def class_tubes(
     return figure
 
 
-def accuracy_against_parameters(
-    points: Mapping[str, tuple[int, float]], ylabel: str = "test accuracy, %"
-) -> Figure:
-    """One mark a network: its accuracy over its number of parameters, on a logarithmic axis."""
-    figure = _figure(5.4, 3.8)
-    ax = figure.add_subplot()
-    for (name, (parameters, accuracy)), colour in zip(points.items(), _cycle(len(points)), strict=True):
-        ax.scatter([parameters], [accuracy], s=70, color=colour, label=f"{name} ({parameters:,})", zorder=3)
-    ax.set_xscale("log")
-    _label_sizes(ax)
-    ax.set_xlabel("parameters")
-    ax.set_ylabel(ylabel)
-    ax.grid(True, color=_PALE, zorder=0)
-    _plain(ax)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=8, ncols=2)
-    return figure
-
-
 def layout() -> Figure:
     """A tensor's faces, tubes and lateral slices, in the literature's indices and in cutnn's (faces first)."""
     n, l, m = 4, 5, 3  # noqa: E741  the letters of the literature
-    figure = _figure(10.5, 6.2)
+    figure = new_figure(10.5, 6.2)
     grid = figure.add_gridspec(2, 3, height_ratios=(3.2, 1.5))
     parts = (
         ("frontal slice, or face", "A[:, :, k]", "A[k]", lambda k, i, j: k == 0),
@@ -135,8 +90,8 @@ def layout() -> Figure:
     )
     for column, (name, literature, ours, chosen) in enumerate(parts):
         ax = figure.add_subplot(grid[0, column])
-        _draw_tensor(ax, (n, l, m), chosen, _COLOURS[column])
-        ax.set_title(name, fontsize=12, color=_INK)
+        _draw_tensor(ax, (n, l, m), chosen, COLOURS[column])
+        ax.set_title(name, fontsize=12, color=INK)
         for y, who, index, weight in (
             (-0.08, "literature", literature, "normal"),
             (-0.17, "cutnn", ours, "bold"),
@@ -146,6 +101,9 @@ def layout() -> Figure:
     ax = figure.add_subplot(grid[1, :])
     _draw_memory(ax, n, l, m)
     return figure
+
+
+# -------------------------------------------------------------------------------------------------- helpers
 
 
 def _draw_tensor(ax: Axes, shape: tuple[int, int, int], chosen: Any, colour: str) -> None:
@@ -159,7 +117,7 @@ def _draw_tensor(ax: Axes, shape: tuple[int, int, int], chosen: Any, colour: str
                     [x, x + 1, x + 1, x],
                     [y, y, y - 1, y - 1],
                     facecolor=colour if chosen(k, i, j) else "white",
-                    edgecolor=_INK,
+                    edgecolor=INK,
                     linewidth=0.7,
                 )
     ax.annotate("rows l", (-0.35, -l / 2), ha="right", va="center", rotation=90, fontsize=9)
@@ -186,8 +144,8 @@ def _draw_memory(ax: Axes, n: int, l: int, m: int) -> None:  # noqa: E741
         for p, k in enumerate(face_of):
             ax.fill([p, p + 1, p + 1, p], [y, y, y + 1, y + 1], color=_shade(k, n), ec="white", linewidth=0.4)
         ax.text(-0.8, y + 0.5, name, ha="right", va="center", fontsize=10, weight="bold" if row else "normal")
-        ax.text(cells / 2, y - 0.55, why, ha="center", va="center", fontsize=9, color=_INK)
-    ax.text(cells + 0.8, 0.5, "memory order;\na colour is a face", va="center", fontsize=8, color=_INK)
+        ax.text(cells / 2, y - 0.55, why, ha="center", va="center", fontsize=9, color=INK)
+    ax.text(cells + 0.8, 0.5, "memory order;\na colour is a face", va="center", fontsize=8, color=INK)
     ax.set_xlim(-9, cells + 11)
     ax.set_axis_off()
 
@@ -196,29 +154,3 @@ def _shade(k: int, n: int) -> tuple[float, float, float]:
     dark, pale = np.asarray((11, 110, 153)) / 255, np.asarray((205, 226, 235)) / 255
     red, green, blue = dark + (pale - dark) * (k / max(n - 1, 1))
     return float(red), float(green), float(blue)
-
-
-def _figure(width: float, height: float) -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'cutnn[examples]'") from None
-    return Figure(figsize=(width, height), dpi=130, layout="constrained")
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLOURS[k % len(_COLOURS)] for k in range(count)]
-
-
-def _label_sizes(ax: Axes) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten: all sizes may lie within one decade."""
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-
-
-def _plain(ax: Axes) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
