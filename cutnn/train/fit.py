@@ -15,7 +15,7 @@ import optree
 
 from cutnn.data import batches
 from cutnn.device import device_of
-from cutnn.nn import prolong
+from cutnn.nn import check_stability, prolong
 from cutnn.optim import Optimizer
 from cutnn.train._epoch import NotFinite, train
 from cutnn.train._folder import Folder
@@ -62,16 +62,17 @@ def fit(
     steps, the moments of the optimizer with it, and `result.final` is the deeper model.
 
     `checkpoint` is a folder for `history.csv`, after each epoch, `model.safetensors`, the best model, and the
-    last `keep` checkpoints, one at the end of each epoch, on Ctrl-C, and every `save_every` seconds in between.
+    last `keep` checkpoints, one at the end of each epoch, on Ctrl-C, and every `save_every` seconds in between
+    (0: at every step), or less often where that would take more than a twentieth of the time.
     A run that starts anew replaces those of an earlier one. With `resume=True` the run goes on from the newest
     checkpoint that can be read, to the same bits on the CPU as if it had never stopped, and a finished one is
     read back; without a checkpoint it begins. Other settings than those of the checkpoint are a ValueError,
     but more epochs go on further.
 
     Shapes, labels and the folder are tried out before the first step, and raise ValueError, TypeError and
-    OSError then. A loss that is not finite stops the training before its step; the GPU is asked every 64
-    steps only. Ctrl-C stops it too. Either way the result holds the history, the reason, and the best model
-    so far.
+    OSError then; `nn.check_stability` warns of time networks that are not stable. A loss that is not finite
+    stops the training before its step; the GPU is asked every 64 steps only. Ctrl-C stops it too. Either way
+    the result holds the history, the reason, and the best model so far.
 
     >>> import cutnn as ct
     >>> from cutnn import algebra, data, nn, optim
@@ -96,6 +97,7 @@ def fit(
         run.restore(found)
     if run.finished:
         return result
+    check_stability(result.final)
     folder = None if checkpoint is None else Folder(checkpoint, run, keep, save_every, resumed=bool(found))
     whole = Whole()  # what Ctrl-C does not break
     steps = math.ceil(len(training) / batch_size)

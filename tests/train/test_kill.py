@@ -1,65 +1,61 @@
 """A run whose process is killed twenty times, wherever it happens to be, ends with the bits of one never killed."""
 
-import os
+import multiprocessing
 import pathlib
-import subprocess
-import sys
+import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.train import killable
+
 KILLS = 20
 
 
-def started(folder):
-    """The process of a run, once it has begun."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.train.killable", str(folder)],
-        cwd=ROOT,
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "begins\n", process.communicate()
-    return process
+class Life:
+    """A process that makes the run of `killable`, from its beginning on."""
+
+    def __init__(self, processes, folder):
+        self.pipe, theirs = processes.Pipe(duplex=False)
+        self.process = processes.Process(target=killable.main, args=(folder, theirs))
+        self.process.start()
+        theirs.close()
+        assert self.pipe.recv() == "begins"
+
+    def end(self):
+        """What the run ends with; None where it was killed."""
+        self.process.join()
+        assert self.process.exitcode in (0, -signal.SIGKILL)
+        return self.pipe.recv() if self.process.exitcode == 0 else None
 
 
-def finished(process):
-    """The digest of what a run ends with, and that it said nothing else."""
-    digest, errors = process.communicate()
-    assert process.returncode == 0 and errors == ""
-    return digest
-
-
-def killed(folder, kills, seed, longest):
-    """The digests of runs that were killed so many times altogether, each going on until it ends."""
-    rng, digests, made = np.random.default_rng(seed), [], 0
-    while True:
-        process = started(folder / str(len(digests)))
-        if made < kills:
-            time.sleep(rng.uniform(0, longest))
-            process.kill()
-        digest, errors = process.communicate()
-        assert errors == ""
-        if process.returncode == 0:  # it was quicker
-            digests.append(digest)
-            if made == kills:
-                return digests
-        else:
-            made += 1
+@pytest.fixture
+def processes(monkeypatch):
+    """Processes forked from one that has all imports made and no thread."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("processes cannot be forked here")
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parents[2]))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([killable.__name__])
+    return context
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_no_bit(tmp_path):
-    process, began = started(tmp_path / "whole"), time.monotonic()
-    whole = finished(process)
+def test_twenty_kills_change_no_bit(processes, tmp_path):
+    life, began = Life(processes, tmp_path / "whole"), time.monotonic()
+    whole = life.end()
     longest = (time.monotonic() - began) / 2
-    assert finished(started(tmp_path / "whole")) == whole  # read back
-    with ThreadPoolExecutor() as pool:
-        halves = [pool.submit(killed, tmp_path / str(seed), KILLS // 2, seed, longest) for seed in range(2)]
-        digests = [digest for half in halves for digest in half.result()]
-    assert set(digests) == {whole}
+    assert whole and Life(processes, tmp_path / "whole").end() == whole  # read back
+    rng, kills, runs, going = np.random.default_rng(0), 0, 0, True
+    while going:  # until a run ends that nobody killed any more
+        life, going = Life(processes, tmp_path / str(runs)), kills < KILLS
+        if going:
+            time.sleep(rng.uniform(0, longest))
+            life.process.kill()
+        end = life.end()
+        assert end in (None, whole)
+        kills += end is None
+        runs += end is not None
+    assert kills == KILLS

@@ -116,28 +116,54 @@ def test_a_checkpoint_of_a_loop_of_ones_own_is_not_a_run(tmp_path):
 # ------------------------------------------------------------------------------------------------ when it saves
 
 
-def test_checkpoints_lie_at_the_ends_of_epochs_and_every_so_many_seconds_between(tmp_path, monkeypatch):
-    now, saved = [0.0], []
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+class Slow(Deadly):
+    """A split whose every batch takes seven seconds on a clock that is a list of one number."""
 
-    class Slow(Deadly):
-        def batch(self, indices, *dtype):
-            now[0] += 7.0
-            return super().batch(indices, *dtype)
+    def __init__(self, split, clock):
+        super().__init__(split, at=0)
+        self.clock = clock
 
-    save = _folder.save_checkpoint
-    monkeypatch.setattr(
-        _folder, "save_checkpoint", lambda *a, **k: saved.append((k["epoch"], k["step"])) or save(*a, **k)
-    )
-    for seconds, expected in ((30, [(0, 5), (1, 0), (1, 5), (2, 0)]), (float("inf"), [(1, 0), (2, 0)])):
-        saved.clear()
-        dataset = made_set(Slow(made_data(), 0))
-        run(dataset=dataset, epochs=2, checkpoint=tmp_path, save_every=seconds, progress=False)
-        assert saved == expected
-    assert [path.name for path in sorted(tmp_path.glob("checkpoint-*"))] == [
-        "checkpoint-000001-000000.safetensors",
-        "checkpoint-000002-000000.safetensors",
-    ]
+    def batch(self, indices, *dtype):
+        self.clock[0] += 7.0
+        return super().batch(indices, *dtype)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(30, [(0, 5), (1, 0), (1, 5), (2, 0)]), (float("inf"), [(1, 0), (2, 0)])]
+)
+def test_checkpoints_lie_at_the_ends_of_epochs_and_every_so_many_seconds_between(
+    tmp_path, monkeypatch, seconds, expected
+):
+    clock, saved, save = [0.0], [], _folder.save_checkpoint
+
+    def noted(*args, **options):
+        saved.append((options["epoch"], options["step"]))
+        save(*args, **options)
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_folder, "save_checkpoint", noted)
+    dataset = made_set(Slow(made_data(), clock))
+    run(dataset=dataset, epochs=2, checkpoint=tmp_path, save_every=seconds, progress=False)
+    assert saved == expected
+    names = [f"checkpoint-{epoch:06d}-{step:06d}.safetensors" for epoch, step in expected[-3:]]
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == names
+
+
+@pytest.mark.parametrize(("seconds", "gaps"), [(30, {10 + 203}), (0, {10 + 7})])
+def test_checkpoints_that_take_long_are_written_less_often_unless_after_every_step(
+    tmp_path, monkeypatch, seconds, gaps
+):
+    clock, saved = [0.0], []
+
+    def slow(*args, **options):
+        saved.append(clock[0])
+        clock[0] += 10.0
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(_folder, "save_checkpoint", slow)
+    dataset = made_set(Slow(made_data(2000), clock))
+    run(dataset=dataset, epochs=1, checkpoint=tmp_path, save_every=seconds, progress=False)
+    assert set(np.diff(saved[:-1])) == gaps
 
 
 def test_a_disk_that_is_full_costs_a_warning_and_training_goes_on(tmp_path, monkeypatch):
