@@ -553,6 +553,26 @@ def test_weights_that_are_no_numbers_are_warned_of():
     assert "is nan in step 1" in complaint(net)
 
 
+@pytest.mark.parametrize("integrator", ["euler", "midpoint", "rk4", "leapfrog"])
+def test_numbers_of_any_size_have_a_growth(integrator):
+    net = nn.HamiltonianNet(algebra.dct(4), 3, depth=3, integrator=integrator, dtype=np.float64, seed=0)
+    for size in (1e-200, 1e50, 1e150):
+        net[1].weight = np.full_like(net[1].weight, size)
+        growth = nn.stability_numbers(net).growth
+        assert growth > 1e40 if size > 1 else growth < 2
+    assert growth == math.inf
+    assert "may grow by inf over its 3 steps" in complaint(net)
+
+
+def test_midpoint_grows_with_damping_by_its_second_root():
+    net = nn.ResNet(
+        algebra.dct(4), 3, depth=1, h=10.0, structure="antisymmetric", gamma=0.2, integrator="midpoint"
+    )
+    numbers, bound, factor, _ = nn.stability_numbers(net.resample(1000))
+    assert numbers.max() < bound == 1
+    assert factor == pytest.approx(math.exp(0.2 * 10), rel=1e-2)
+
+
 def test_an_activation_of_whole_tensors_has_no_slope_and_no_warning():
     star = algebra.dct(4)
 
