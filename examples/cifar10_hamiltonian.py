@@ -157,13 +157,14 @@ def body_of(model: nn.Sequential) -> nn.HamiltonianNet:
 
 @dataclass
 class Outcome:
-    """One trained network: its name in the table, its size, its accuracies in per cent, its history."""
+    """One trained network: its name in the table, its size, its accuracies in per cent, its loss, its history."""
 
     name: str
     network: str
     seed: int
     parameters: int
     accuracy: tuple[float, ...]
+    loss: Any
     result: train.FitResult
 
 
@@ -205,7 +206,7 @@ def run(
     splits = (dataset.train, dataset.validation, dataset.test)
     accuracy = tuple(100 * (train.evaluate(result.model, loss, split).accuracy or 0.0) for split in splits)
     name = label(named(network), algebra_name) + variant.label
-    return Outcome(name, network, seed, nn.count_parameters(result.final), accuracy, result)
+    return Outcome(name, network, seed, nn.count_parameters(result.final), accuracy, loss, result)
 
 
 def regularizer(model: nn.Sequential, alpha: float) -> nn.Blocks:
@@ -311,9 +312,10 @@ def _pictures(outcomes: list[Outcome], dataset: data.Dataset, folder: Path) -> N
     points = {name: (o.parameters, o.accuracy[2]) for name, o in first.items()}
     save(lambda: plot.accuracy_against_parameters(points), folder / "accuracy.png")
     save(lambda: against_seconds(histories), folder / "seconds.png")
-    bodies = {name: body_of(o.result.model) for name, o in first.items()}
-    X, _ = dataset.test.batch(np.arange(min(200, len(dataset.test))))
-    save(lambda: as_systems(bodies, X), folder / "systems.png")
+    for kind in ("t-NN", "matrix"):
+        chosen = [o for o in first.values() if o.name.startswith(kind)]
+        if chosen:
+            save(lambda: stability(chosen, dataset.test), folder / f"stability-{kind}.png")  # noqa: B023
 
 
 def against_seconds(histories: Mapping[str, Any]) -> Any:
@@ -333,29 +335,13 @@ def against_seconds(histories: Mapping[str, Any]) -> Any:
     return figure
 
 
-def as_systems(bodies: Mapping[str, nn.HamiltonianNet], X: Any) -> Any:
-    """Trained networks as dynamical systems: their step sizes beside the bound, the norms of their states."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.2, 3.6), dpi=130, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, body in bodies.items():
-        inputs = X if body.star.shape else X.reshape(-1, X.shape[-1])
-        times = body.h * np.arange(len(body) + 1)
-        left.plot(times[1:], nn.stability_numbers(body).numbers, marker="o", label=name)
-        norms = [float((abs(state) ** 2).sum() ** 0.5) for state in body.trajectory(inputs)]
-        right.plot(times, np.asarray(norms) / norms[0], marker="o")
-    left.axhline(2.0, color="black", linestyle=":", label="leapfrog is stable below")
-    left.set_ylabel("h · max σ(K̂) · max σ′")
-    right.set_ylabel("‖Y‖ / ‖images‖")
-    for ax in (left, right):
-        ax.set_xlabel("time")
-        ax.set_ylim(0, 1.1 * ax.dataLim.ymax)
-        ax.grid(True, alpha=0.3)
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-    )
-    return figure
+def stability(outcomes: Sequence[Outcome], split: data.Split) -> Any:
+    """Trained networks of one kind as dynamical systems, on a hundred images."""
+    X, labels = split.batch(np.arange(min(100, len(split))))
+    bodies = {o.name: body_of(o.result.model) for o in outcomes}
+    gradients = {o.name: nn.gradient_norms(o.result.model, o.loss, X, labels) for o in outcomes}
+    matrix = not next(iter(bodies.values())).star.shape
+    return plot.stability(bodies, nn.Unfold()(X) if matrix else X, gradients)
 
 
 def _memory_note() -> str:
