@@ -7,8 +7,8 @@ of CIFAR-100 by its channels.
     python examples/cifar100_hamiltonian.py --root data                     # better settings, 10 epochs
     python examples/cifar100_hamiltonian.py --root data --preset paper --device cuda    # in full, 500 epochs
 
-Presets: `paper` (the authors' settings), `better` (the default), `quick` (`better`, for two epochs). An interrupted
-run goes on when the same command is given again.
+Presets: `paper` (the authors' settings), `unregularized` (the same without the two regularisers), `better` (the
+default), `quick` (`better`, for two epochs). An interrupted run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from _experiment import main_guard
 from cifar10_hamiltonian import PRESETS as CIFAR10
 from cifar10_hamiltonian import experiment
 
+_DEEP = ("dense-16", "tubal-16", "matrix-16")
 PRESETS = {
-    "paper": replace(CIFAR10["paper"], networks=("dense-16", "tubal-16", "matrix-16")),
+    "paper": replace(CIFAR10["paper"], networks=_DEEP),
+    "unregularized": replace(CIFAR10["unregularized"], networks=_DEEP),
     "better": replace(CIFAR10["better"], networks=("dense-16", "tubal-16")),
     "quick": replace(CIFAR10["quick"], networks=("dense-4", "tubal-4")),
 }

@@ -12,9 +12,9 @@ what the trained networks are like as dynamical systems.
     python examples/cifar10_hamiltonian.py --root data --networks dense-8 --refine --reversible
 
 A network is named by its head and its depth: dense-4, tubal-8, matrix-4. Presets: `paper` (the authors' settings),
-`better` (the default), `quick` (`better`, for two epochs). `--refine` trains a quarter of the steps first and
-doubles their number twice, `--reversible` recomputes states instead of storing them. An interrupted run goes on
-when the same command is given again.
+`unregularized` (the same without the two regularisers), `better` (the default), `quick` (`better`, for two epochs).
+`--refine` trains a quarter of the steps first and doubles their number twice, `--reversible` recomputes states
+instead of storing them. An interrupted run goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ _BETTER = Preset(
     cosine=True,
     alpha=0.0,
 )
+_PAPER = Preset(500, networks=("dense-4", "tubal-4", "dense-8", "tubal-8", "matrix-4", "matrix-8"))
 PRESETS = {
-    "paper": Preset(
-        epochs=500, networks=("dense-4", "tubal-4", "dense-8", "tubal-8", "matrix-4", "matrix-8")
-    ),
+    "paper": _PAPER,
+    "unregularized": replace(_PAPER, alpha=0.0),
     "better": _BETTER,
     "quick": replace(_BETTER, epochs=2, networks=("dense-4", "tubal-4")),
 }
