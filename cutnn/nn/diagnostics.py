@@ -124,52 +124,32 @@ def gradient_norms(
 def _energies(net: TimeNet) -> Callable[[int], Callable[[tuple[Any, ...]], np.ndarray]]:
     """From the step whose weights count to its energy of each sample, a function of the blocks of a state."""
     field, second_order = net.field, isinstance(net.integrator, Leapfrog)
+    if isinstance(field, fields.Antisymmetric | fields.Shared) and not second_order:
+        return lambda j: lambda blocks: 0.5 * _norms(net, blocks) ** 2
+    if not isinstance(field, fields.TwoBlock | fields.Parabolic):
+        raise TypeError(
+            f"energy: {net._summary()} has none; HamiltonianNet has one, and ResNet with structure='antisymmetric' "
+            "or 'parabolic'. nn.norms says how large the states are"
+        )
+    S = _potential(net)
 
-    def potential(operator: Any, Y: Any) -> np.ndarray:
-        K_hat, B = operator
-        argument = field.product(K_hat, Y)
-        return _per_sample(net, S(argument if B is None else argument + B))
+    def of_step(j: int) -> Callable[[tuple[Any, ...]], np.ndarray]:
+        operator, rate = field.operator(net[j]), net.rate(j)
+        weights = operator if isinstance(field, fields.TwoBlock) else (operator,)
 
-    def quadratic(blocks: tuple[Any, ...]) -> np.ndarray:
-        return 0.5 * _norms(net, blocks) ** 2
+        def of_state(blocks: tuple[Any, ...]) -> np.ndarray:
+            places, speeds = (blocks[:1], blocks[1:]) if second_order else (blocks, ())
+            total = np.zeros(())
+            for (K_hat, B), place in zip(weights, reversed(places), strict=True):  # K₁ acts on Z, K₂ on Y
+                argument = field.product(K_hat, place)
+                total = total + _per_sample(net, S(argument if B is None else argument + B))
+            for speed, slope in zip(speeds, rate(places) if speeds else (), strict=True):
+                total = total + 0.5 * _norms(net, (speed + 0.5 * net.h * slope,)) ** 2
+            return total
 
-    match field:
-        case fields.Antisymmetric() | fields.Shared() if not second_order:
-            return lambda j: quadratic
-        case fields.TwoBlock():
-            S = _potential(net)
+        return of_state
 
-            def of_pair(j: int) -> Callable[..., np.ndarray]:
-                first, second = field.operator(net[j])
-                return lambda blocks: potential(first, blocks[1]) + potential(second, blocks[0])
-
-            return of_pair
-        case fields.Parabolic() if second_order:
-            S = _potential(net)
-
-            def of_position_and_speed(j: int) -> Callable[..., np.ndarray]:
-                operator, rate = field.operator(net[j]), net.rate(j)
-
-                def of_state(blocks: tuple[Any, ...]) -> np.ndarray:
-                    Y, speed = blocks
-                    (slope,) = rate((Y,))
-                    return potential(operator, Y) + quadratic((speed + 0.5 * net.h * slope,))
-
-                return of_state
-
-            return of_position_and_speed
-        case fields.Parabolic():
-            S = _potential(net)
-
-            def of_position(j: int) -> Callable[..., np.ndarray]:
-                operator = field.operator(net[j])
-                return lambda blocks: potential(operator, blocks[0])
-
-            return of_position
-    raise TypeError(
-        f"energy: {net._summary()} has none; HamiltonianNet has one, and ResNet with structure='antisymmetric' or "
-        "'parabolic'. nn.norms says how large the states are"
-    )
+    return of_step
 
 
 def _with_speed(net: TimeNet, X: Any) -> list[tuple[Any, Any]]:
