@@ -201,7 +201,6 @@ def run(
         regularizer=regularizer(model, preset.alpha) if preset.alpha else None,
         refine={epochs // 3: 2, 2 * epochs // 3: 2} if variant.refined else None,
         keep=2,  # a checkpoint of a matrix network is of gigabytes
-        save_every=120.0,
     )
     splits = (dataset.train, dataset.validation, dataset.test)
     accuracy = tuple(100 * (train.evaluate(result.model, loss, split).accuracy or 0.0) for split in splits)
