@@ -5,6 +5,7 @@ from cutnn.nn._module import Module, count_parameters, static
 from cutnn.nn.autoencoder import Autoencoder
 from cutnn.nn.diagnostics import Energy, GradientNorms, energy, gradient_norms, norms
 from cutnn.nn.dynamics import HamiltonianNet, ResNet, TimeNet, prolong
+from cutnn.nn.faces import FaceLinear
 from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
 from cutnn.nn.linear import Projection, pca, t_svdm, t_svdmii
 from cutnn.nn.losses import CrossEntropy, MeanSquaredError, SquaredError, TubalCrossEntropy, tubal_softmax
@@ -24,6 +25,7 @@ __all__ = [
     "CrossEntropy",
     "Dense",
     "Energy",
+    "FaceLinear",
     "GradientNorms",
     "HamiltonianNet",
     "MeanSquaredError",

@@ -15,6 +15,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.nn._module import Module, static
+from cutnn.nn.faces import FaceLinear
 from cutnn.nn.initializers import Initializer, transform_aware
 from cutnn.nn.layers import Activation, TLinear
 
@@ -26,9 +27,10 @@ class Autoencoder(Module):
 
     The activation follows every layer but the last of all. Over `algebra.plain()` it is the matrix autoencoder,
     `(n_in, N)` to `(n_in, N)`. With `tied=True` the decoder has the ★-transposes of the encoder's weights, and only
-    its biases are its own: half as many parameters. `encoder` holds the layers, `decoder` the layers or, tied, the
-    biases. Settings and what is raised are those of `TLinear`; ValueError for fewer than two sizes. (Newman et al.
-    2024; tied weights: Vincent et al. 2010.)
+    its biases are its own: half as many parameters. With `layer=nn.FaceLinear` weights are kept, and trained, as
+    their transforms. `encoder` holds the layers, `decoder` the layers or, tied, the biases. Settings and what is
+    raised are those of `TLinear`; ValueError for fewer than two sizes. (Newman et al. 2024; tied weights: Vincent
+    et al. 2010.)
 
     >>> import numpy as np
     >>> from cutnn import algebra, nn
@@ -42,6 +44,7 @@ class Autoencoder(Module):
     sizes: tuple[int, ...] = static()
     activation: Activation | None = static()
     tied: bool = static()
+    layer: type[TLinear] = static()
     encoder: tuple[TLinear, ...]
     decoder: tuple[Any, ...]
 
@@ -51,6 +54,7 @@ class Autoencoder(Module):
         sizes: Sequence[int],
         activation: Activation | None = ct.tanh,
         tied: bool = False,
+        layer: type[TLinear] = TLinear,
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
@@ -64,7 +68,7 @@ class Autoencoder(Module):
 
         def layers(sizes: tuple[int, ...], activations: list[Activation | None]) -> tuple[TLinear, ...]:
             return tuple(
-                TLinear(star, n_in, n_out, activation, init=init, dtype=dtype, seed=rng)
+                layer(star, n_in, n_out, activation, init=init, dtype=dtype, seed=rng)
                 for (n_in, n_out), activation in zip(itertools.pairwise(sizes), activations, strict=True)
             )
 
@@ -72,6 +76,7 @@ class Autoencoder(Module):
         self.sizes = sizes
         self.activation = activation
         self.tied = tied
+        self.layer = layer
         depth = len(sizes) - 1
         self.encoder = layers(sizes, [activation] * depth)
         decoder = layers(sizes[::-1], [activation] * (depth - 1) + [None])
@@ -104,7 +109,8 @@ class Autoencoder(Module):
 
     def _summary(self) -> str:
         sizes = " → ".join(map(str, self.sizes + self.sizes[-2::-1]))
-        return f"{self.star!r}, {sizes}{', tied' if self.tied else ''}"
+        kind = [] if self.layer is TLinear else [self.layer.__name__]
+        return ", ".join([repr(self.star), sizes, *["tied"] * self.tied, *kind])
 
 
 # -------------------------------------------------------------------------------------------------- helpers
@@ -114,6 +120,9 @@ def _mirrored(layer: TLinear, bias: Any) -> TLinear:
     """The layer from the output of another back to its input, by the ★-transpose of its weight."""
     mirrored = copy.copy(layer)
     mirrored.n_in, mirrored.n_out = layer.n_out, layer.n_in
-    mirrored.weight = layer.star.transpose(layer.weight)
+    if isinstance(layer, FaceLinear):
+        mirrored.weight = ct.matrix_transpose(ct.conj(layer.weight))
+    else:
+        mirrored.weight = layer.star.transpose(layer.weight)
     mirrored.bias = bias
     return mirrored

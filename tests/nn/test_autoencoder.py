@@ -113,13 +113,24 @@ def test_tied_biases_are_drawn_as_the_untied_ones() -> None:
         np.testing.assert_array_equal(bias, layer.bias)
 
 
+@either_way
+@every_algebra
+def test_layers_that_keep_faces_are_the_same_map(name: str, tied: bool) -> None:
+    X = samples(name)
+    spatial, faces = autoencoder(name, tied=tied), autoencoder(name, tied=tied, layer=nn.FaceLinear)
+    assert {type(layer) for layer in faces.encoder} == {nn.FaceLinear}
+    np.testing.assert_allclose(faces(X), spatial(X), atol=1e-12)
+    np.testing.assert_allclose(faces.encode(X), spatial.encode(X), atol=1e-12)
+
+
 # ------------------------------------------------------------------------------------------------- gradients
 
 
 @either_way
+@pytest.mark.parametrize("layer", [nn.TLinear, nn.FaceLinear])
 @pytest.mark.parametrize("name", ["dct 5", "plain", *DELICATE])
-def test_gradients_against_differences(name: str, tied: bool) -> None:
-    model, X = autoencoder(name, tied=tied), samples(name, count=2)
+def test_gradients_against_differences(name: str, layer: Any, tied: bool) -> None:
+    model, X = autoencoder(name, tied=tied, layer=layer), samples(name, count=2)
     loss = nn.SquaredError()
     check(lambda model: loss(model(X), X), model, order=1)
 
@@ -188,8 +199,9 @@ def test_the_error_of_mnist_at_the_authors_start(data_root: Any) -> None:
 
 
 def test_it_prints_its_sizes() -> None:
-    assert repr(nn.Autoencoder(algebra.dct(28), (28, 20, 10), tied=True)).splitlines()[0] == (
-        "Autoencoder(dct(28), 28 → 20 → 10 → 20 → 28, tied), 23,464 parameters"
+    model = nn.Autoencoder(algebra.dct(28), (28, 20, 10), tied=True, layer=nn.FaceLinear)
+    assert repr(model).splitlines()[0] == (
+        "Autoencoder(dct(28), 28 → 20 → 10 → 20 → 28, tied, FaceLinear), 23,464 parameters"
     )
 
 
