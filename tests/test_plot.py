@@ -165,8 +165,10 @@ def test_stability_shows_the_numbers_it_is_about(tmp_path):
     np.testing.assert_allclose(energy.lines[0].get_ydata(), [0, *added])
     texts = [text.get_text() for text in legend.get_legend().get_texts()]
     assert [text.partition("\n")[0] for text in texts] == list(nets)
-    assert texts[0].endswith(f"no bound; growth {nn.stability_numbers(nets['Euler']).growth:.2g} at most")
-    assert texts[1].endswith("bound 2; growth 1 at most")
+    assert texts[0].endswith(
+        f"no bound; modes grow by up to {nn.stability_numbers(nets['Euler']).growth:.2g}"
+    )
+    assert texts[1].endswith("bound 2; modes grow by up to 1")
 
 
 def test_stability_of_one_network():

@@ -64,15 +64,16 @@ _RK4_LEFT = 2.615
 
 
 class StabilityWarning(UserWarning):
-    """A network of which states and gradients may grow without bound, over its steps."""
+    """A network in which states and gradients have modes that grow from step to step."""
 
 
 class Stability(NamedTuple):
     """What `stability_numbers` returns.
 
-    `numbers`, (steps,), are h · max |λ| of each step, by the `formula`. Up to the `bound` nothing grows; it is None
-    where the theory has none. `growth` is the largest factor by which all steps together may multiply a change,
-    were each to meet the worst of its spectrum: 1 within the bound, but for midpoint with damping.
+    `numbers`, (steps,), are h · max |λ| of each step, by the `formula`. Up to the `bound` no mode of a step grows; it
+    is None where the theory has none. `growth` is the product over all steps of the largest factor by which one may
+    multiply a mode, anywhere in its spectrum: 1 within the bound, but for midpoint with damping. It is of modes: norms
+    may grow by more where the weights change from step to step (`nn.norms`).
     """
 
     numbers: np.ndarray
@@ -109,7 +110,7 @@ def check_stability(model: Any) -> None:
 
     The `StabilityWarning` names the number, the bound and the remedies. Where the bound is 0, or only what damping
     gives, as for forward Euler on an imaginary spectrum, or none is known, it warns where all steps together may
-    multiply a change by more than 10⁴. `fit` calls it before training.
+    multiply a mode by more than 10⁴. `fit` calls it before training.
 
     >>> from cutnn import algebra, nn
     >>> nn.check_stability(nn.Sequential(nn.HamiltonianNet(algebra.dct(4), width=3, h=0.25)))
@@ -303,8 +304,8 @@ def _complaint(net: TimeNet, stability: Stability) -> str | None:
     elif best is not None and best > max(number, bound):
         remedies.append(f"integrator='rk4', whose bound is {best:.3g}")
     return (
-        f"{_name(net)}: {formula} is {number:.3g} in step {worst}, and {limit}. States and gradients may grow by "
-        f"{growth:.2g} over its {len(net)} steps. Take {', '.join(remedies[:-1])}, or {remedies[-1]}"
+        f"{_name(net)}: {formula} is {number:.3g} in step {worst}, and {limit}. States and gradients have modes that "
+        f"may grow by {growth:.2g} over its {len(net)} steps. Take {', '.join(remedies[:-1])}, or {remedies[-1]}"
     )
 
 

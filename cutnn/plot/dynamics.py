@@ -67,8 +67,7 @@ def stability(networks: Any, X: Any, gradients: Any = None) -> Figure:
     `networks` is a time network or a dictionary of them by name; `gradients` is what `nn.gradient_norms` returned of
     it, or a dictionary of that. X is `(n, width, N)`; a line is the median of the samples, a band their middle half.
     The energy, of networks that have one, is relative to that at the start, without what changes of the weights make
-    of it; beside the legend stands by what factor
-    all steps together may multiply a change (`nn.stability_numbers`).
+    of it; beside the legend stands by what factor all steps together may multiply a mode (`nn.stability_numbers`).
     """
     named = _named(networks)
     gradients = (
@@ -88,7 +87,7 @@ def stability(networks: Any, X: Any, gradients: Any = None) -> Figure:
     ]
     lines = [line for line in lines if line[0]]
     count = len(lines) + 2
-    columns = count if count < 5 else 3
+    columns = 2 if count == 4 else 3
     figure = new_figure(4.2 * columns, 3.2 * -(-count // columns))
     axes = [figure.add_subplot(-(-count // columns), columns, k + 1) for k in range(count)]
     _draw_numbers(axes[0], found, colours)
@@ -234,7 +233,7 @@ def _added_energy(net: nn.TimeNet, X: Any) -> np.ndarray | None:
 def _verdict(stability: nn.Stability) -> str:
     numbers, bound, growth, _ = stability
     limit = "no bound" if bound is None else f"bound {bound:.3g}"
-    return f"up to {numbers.max():.3g}, {limit}; growth {growth:.2g} at most"
+    return f"up to {numbers.max():.3g}, {limit}; modes grow by up to {growth:.2g}"
 
 
 def _cloud(name: str, points: Any, count: int | None = None) -> np.ndarray:

@@ -501,7 +501,7 @@ def test_beyond_a_bound_it_is_warned_with_number_bound_and_remedy(kind):
     net = at(make_net, "dct 5", 1.03 * bound, depth=3)
     message = complaint(nn.Sequential(net, nn.Unfold()))
     assert f"is {1.03 * bound:.3g} in step 0, and the bound of" in message
-    assert re.search(rf"spectrum is {bound:.3g}\. States and gradients may grow", message)
+    assert re.search(rf"spectrum is {bound:.3g}\. States and gradients have modes that may grow", message)
     assert message.startswith(f"{type(net).__name__}({net.star!r}, ")
     (h,) = re.findall(r"Take h = (\S+) or less, .*smaller weights", message)
     net.h = float(h)
