@@ -7,6 +7,7 @@ of its own. Prints a table and writes it and a picture.
     python examples/cifar10_timing.py --preset quick        # to depth 16, two minutes
     python examples/cifar10_timing.py                       # depths 4, 8, …, 128
 
+`processor` is the processor time of a step, of all its threads: what a step takes where other programs disturb it.
 Memory in MB (10⁶ bytes). `weights`: the weights with what is as large as they, the gradients and Adam's two moments.
 `working`: what else a step needs at its peak, states and temporaries; of the arrays, as they are allocated. `peak`:
 the largest size of the process, Python and libraries included, or the memory that CuPy took on a GPU; `aside`: the
@@ -66,6 +67,7 @@ class Measured:
 
     parameters: int
     seconds: float
+    processor: float
     weights: int
     working: int
     peak: int
@@ -87,18 +89,18 @@ def measure(network: str, depth: int, preset: Preset, device: str) -> Measured:
         return loss(model(X), labels)
 
     differentiate = ct.value_and_grad(objective)
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     began = time.perf_counter()
     while not times or (len(times) <= preset.steps and time.perf_counter() - began < preset.seconds):
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         optimizer.step(differentiate(model)[1])
         _wait(X)
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start[0], time.process_time() - start[1]))
     weights = sum(leaf.nbytes for leaf in optree.tree_leaves(model, namespace="cutnn"))
     peak = _peak(X)
     working = _working_memory(objective, model, weights) if type(X) is np.ndarray else peak - 4 * weights
-    seconds = float(np.median(times[1:] or times))  # the first warms up
-    return Measured(nn.count_parameters(model), seconds, 4 * weights, working, peak)
+    seconds, processor = np.median(times[1:] or times, axis=0).tolist()  # the first warms up
+    return Measured(nn.count_parameters(model), seconds, processor, 4 * weights, working, peak)
 
 
 def _working_memory(objective: Any, model: Any, gradients: int) -> int:
@@ -143,14 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(exist_ok=True)
     table = Table(
-        {
-            "network": "",
-            "depth": "d",
-            "parameters": ",d",
-            "seconds_per_step": ".4f",
-            "seconds_per_epoch": ".1f",
-        }
-        | {"weights": ".0f", "working": ".1f", "peak": ".0f", "aside": ".0f"}
+        {"network": "", "depth": "d", "parameters": ",d", "seconds_per_step": ".4f", "processor": ".4f"}
+        | {"seconds_per_epoch": ".1f", "weights": ".0f", "working": ".1f", "peak": ".0f", "aside": ".0f"}
     )
     jobs = [(name, depth) for name, depths in preset.depths.items() for depth in depths]
     jobs = [(name, depth) for name, depth in jobs if depth <= (args.max_depth or depth)]
@@ -167,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             depth=depth,
             parameters=found.parameters,
             seconds_per_step=found.seconds,
+            processor=found.processor,
             seconds_per_epoch=found.seconds * STEPS_AN_EPOCH,
             **{key: getattr(found, key) / 1e6 for key in ("weights", "working", "peak")},
             aside=(found.peak - found.weights) / 1e6,

@@ -30,7 +30,9 @@ def pretended(monkeypatch):
     def measured_apart(name, depth, preset, path):
         calls.append((name, depth))
         memory = {"weights": 0, "working": depth, "peak": 2 * depth}
-        path.write_text(json.dumps({"parameters": 100 * depth, "seconds": 0.1 * depth} | memory))
+        path.write_text(
+            json.dumps({"parameters": 100 * depth, "seconds": 0.1 * depth, "processor": 0.1} | memory)
+        )
 
     monkeypatch.setattr(script, "_measured_apart", measured_apart)
     monkeypatch.setattr(script, "save", lambda draw, path: None)
@@ -53,7 +55,7 @@ def test_a_real_measurement_in_a_process_of_its_own(tiny, tmp_path):
     assert [row["network"] for row in table] == ["t-NN", "t-NN, reversible", "matrix"]
     assert [int(row["parameters"]) for row in table] == [325_674, 325_674, 9_467_915]
     for row in table:
-        assert 0 < float(row["seconds_per_step"]) < 60
+        assert 0 < float(row["seconds_per_step"]) < 60 and float(row["processor"]) > 0
         assert float(row["seconds_per_epoch"]) == pytest.approx(
             1250 * float(row["seconds_per_step"]), rel=1e-3
         )
