@@ -12,8 +12,9 @@ parameters and by epoch, the reconstructions of test images, and the codes.
     python examples/mnist_autoencoder.py --networks t-nn --algebra dct identity dft haar random data
 
 Presets: `paper` (the authors' initialisation, one fixed order of the batches, 200 epochs), `better` (the default:
-biases that mix the faces, a new order each epoch, a cosine schedule, 50 epochs), `quick` (`better` in 10 epochs and
-without the widest network). An interrupted run goes on when the same command is given again.
+biases that mix the faces, weights trained in the transform domain, a new order each epoch, a cosine schedule, 50
+epochs), `quick` (`better` in 10 epochs, without the widest network). An interrupted run goes on when the same command
+is given again.
 """
 
 from __future__ import annotations
@@ -62,33 +63,44 @@ LINEAR = "linear"
 
 
 def mixing(star: Any, n_in: int, n_out: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The authors' small weights, and biases uniform in ±2, over the bend of tanh.
+    """The authors' small weights, and biases uniform in ±1, over the bend of tanh.
 
     For small x, tanh(x + b) ≈ tanh b + x / cosh² b: a bias that changes along the tube multiplies by a mask there,
     and so moves energy between the faces of the transform domain. With small biases the network starts as a linear
-    map, face by face, and training waits for long near the error of the best such map, the t-SVDM.
+    map, face by face, and trains for long near the error of the best such map, the t-SVDM.
     """
     weight, bias = nn.initializers.authors(star, n_in, n_out, rng)
-    return weight, rng.uniform(-2, 2, bias.shape)
+    return weight, rng.uniform(-1, 1, bias.shape)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings that all networks of a run share, but that matrices have no faces to mix."""
+    """Settings of a run; matrix networks, which have no faces, have some of their own."""
 
-    init: nn.initializers.Initializer
-    matrix_init: nn.initializers.Initializer
-    shuffle: bool | str
     epochs: int
-    learning_rate: float
+    shuffle: bool | str
+    init: nn.initializers.Initializer = nn.initializers.authors
+    layer: type[nn.TLinear] = nn.TLinear
+    learning_rate: float = 1e-3
+    matrix_init: nn.initializers.Initializer = nn.initializers.authors
+    matrix_learning_rate: float = 1e-3
     batch_size: int = 32
     cosine: bool = False
     networks: tuple[str, ...] = (*TENSOR, *MATRIX, LINEAR)
 
 
-_BETTER = Preset(mixing, nn.initializers.transform_aware, True, 50, learning_rate=5e-3, cosine=True)
+_BETTER = Preset(
+    epochs=50,
+    shuffle=True,
+    init=mixing,
+    layer=nn.FaceLinear,
+    learning_rate=1e-2,
+    matrix_init=nn.initializers.transform_aware,
+    matrix_learning_rate=2e-3,
+    cosine=True,
+)
 PRESETS = {
-    "paper": Preset(nn.initializers.authors, nn.initializers.authors, "fixed", 200, learning_rate=1e-3),
+    "paper": Preset(epochs=200, shuffle="fixed"),
     "better": _BETTER,
     "quick": replace(_BETTER, epochs=10, networks=(*TENSOR, *MATRIX[:2], LINEAR)),
 }
@@ -119,10 +131,12 @@ def name_of(kind: str, n: int) -> str:
 
 def build(kind: str, star: algebra.StarAlgebra, preset: Preset, seed: int) -> nn.Autoencoder:
     """One of the networks for images of n × n pixels, n that of the algebra."""
-    over = algebra.plain() if kind in MATRIX else star
-    init = preset.matrix_init if kind in MATRIX else preset.init
-    model = nn.Autoencoder(over, sizes_of(kind, star.n), tied=kind == "tied", init=init, seed=seed)
-    if init is mixing:  # there is nothing to mix after the last layer
+    matrix, tied, sizes = kind in MATRIX, kind == "tied", sizes_of(kind, star.n)
+    if matrix:
+        model = nn.Autoencoder(algebra.plain(), sizes, init=preset.matrix_init, seed=seed)
+    else:
+        model = nn.Autoencoder(star, sizes, tied=tied, layer=preset.layer, init=preset.init, seed=seed)
+    if preset.init is mixing and not matrix:  # after the last layer there is nothing to mix
         last = model.decoder[-1]
         (last if model.tied else last.bias)[...] = 0
     return model
@@ -150,10 +164,11 @@ def run(
     inputs = data.reconstruction(dataset, unfold=unfold)
     model = build(kind, star, preset, seed)
     batches = -(-len(dataset.train) // preset.batch_size)
+    rate = preset.matrix_learning_rate if unfold else preset.learning_rate
     if preset.cosine:
-        lr = optim.cosine(preset.learning_rate, preset.epochs * batches)
+        lr = optim.cosine(rate, preset.epochs * batches)
     else:
-        lr = optim.step_decay(preset.learning_rate, every=100 * batches, factor=0.9)
+        lr = optim.step_decay(rate, every=100 * batches, factor=0.9)
     result = run_or_resume(
         model,
         nn.SquaredError(),
