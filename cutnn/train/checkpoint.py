@@ -132,7 +132,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """The checkpoint in a file. Raises ValueError for a damaged or foreign file, with the reason, and OSError."""
+    """The checkpoint in a file. Raises ValueError for a damaged or foreign file, with the reason, and OSError.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_checkpoint(folder, {"weights": [np.ones(2), np.zeros(1)]}, epoch=1, step=7)
+    ...     found = load_checkpoint(path)
+    >>> found.step, found.arrays
+    (7, {'weights.0': array([1., 1.]), 'weights.1': array([0.])})
+    """
     path = Path(path)
     try:
         arrays, metadata = read(path)

@@ -16,7 +16,7 @@ class Deadly:
     """A split that raises at its batch number `at`, counted from 1, the trial included."""
 
     def __init__(self, split, at, error=Killed):
-        self.split, self.at, self.error, self.asked = split, at, error, 0
+        self.split, self.at, self.error, self.asked, self.visits = split, at, error, 0, []
         self.labels = split.labels
 
     def __len__(self):
@@ -26,6 +26,7 @@ class Deadly:
         self.asked += 1
         if self.asked == self.at:
             raise self.error
+        self.visits.append(list(indices))
         return self.split.batch(indices, *dtype)
 
 

@@ -6,8 +6,10 @@ import pytest
 
 import cutnn as ct
 from cutnn import nn, optim, train
+from tests.train.test_fit import DescentAnywhere
 from tests.train.tiny import STAR, arrays, assert_same, made_data, made_net, made_set, made_time_net, run
 
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 STEPS = 8  # of an epoch: 120 images in batches of 16
 
 NETS = {
@@ -176,6 +178,29 @@ def test_a_regularizer_is_trained_on_and_told_apart_from_the_loss(dtype):
     assert {str(leaf.dtype) for leaf in arrays(model)} == {np.dtype(dtype).name}
     for mine, theirs in zip(arrays(model), arrays(twin), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_on_another_device_regularizer_and_refinement_are_the_same(pretend_device, tmp_path):
+    results = []
+    for place in ("cpu", "pretend"):
+        model = ct.to_device(made_time_net(), place)
+        results.append(
+            run(
+                model,
+                dataset=made_set(made_data(70)),
+                optimizer=DescentAnywhere(model, lr=0.01),
+                epochs=2,
+                batch_size=1,
+                regularizer=nn.Tikhonov(1e-2),
+                refine={1: 2},
+                checkpoint=tmp_path / place,
+                save_every=0.01,
+            )
+        )
+    here, there = results
+    assert ct.device_of(there.final[0][3].weight) == "pretend"
+    for column in ("train_loss", "regularizer", "validation_loss"):
+        assert there.history[column] == pytest.approx(here.history[column], rel=1e-5)
 
 
 def test_a_regularizer_that_is_nought_changes_nothing():

@@ -25,7 +25,7 @@ from tests.train.killing import (
 from tests.train.test_fit import DescentAnywhere
 from tests.train.tiny import STAR, assert_same, made_data, made_net, made_set, made_time_net, run
 
-pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
+pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk", "pythons_own_ctrl_c")
 
 
 def to_complex(X):
@@ -129,6 +129,19 @@ def test_a_generator_goes_on_where_it_was(tmp_path):
             run(dataset=deadly_set(13), seed=np.random.Generator(make(3)), checkpoint=tmp_path, save_every=0)
         assert_same_run(resumed(BUILD, tmp_path, seed=theirs), whole)
         assert ours.random() == theirs.random()
+
+
+@pytest.mark.parametrize("shuffle", [True, "fixed"])
+def test_without_a_seed_an_epoch_goes_on_with_the_images_that_it_has_not_seen(tmp_path, shuffle):
+    options = {"epochs": 2, "seed": None, "shuffle": shuffle, "save_every": 0}
+    first, second = (deadly_set(at) for at in (13, 0))
+    with pytest.raises(Killed):
+        run(dataset=first, checkpoint=tmp_path, **options)
+    resumed(BUILD, tmp_path, dataset=second, **options)
+    visits = first.train.visits[1:] + second.train.visits[1:]  # the first of each was its trial
+    epochs = [sum(visits[:STEPS], []), sum(visits[STEPS:], [])]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(120))] * 2
+    assert (epochs[0] == epochs[1]) == (shuffle == "fixed")
 
 
 def test_a_callback_may_draw_from_the_generator_and_change_the_optimizer(tmp_path):
