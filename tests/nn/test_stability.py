@@ -15,7 +15,7 @@ import cutnn as ct
 from cutnn import algebra, nn
 from cutnn.nn.integrators import Euler, Leapfrog, Midpoint, RungeKutta4, Verlet
 from cutnn.nn.stability import _slopes, _spectral_norms
-from tests.algebra.catalogue import ALGEBRAS, draw
+from tests.algebra.catalogue import ALGEBRAS, DELICATE, draw
 from tests.nn.networks import NETWORKS, every_algebra, every_network, inputs, make
 
 # One network a field, and one of second order.
@@ -247,7 +247,7 @@ def number(kind, net, j, slope):
 
 
 @every_field
-@every_algebra
+@pytest.mark.parametrize("name", ["dct 5", "plain", *DELICATE])
 def test_numbers_are_those_of_the_table(kind, name):
     net = make(kind, ALGEBRAS[name], depth=2)
     numbers, _, factor, _ = nn.stability_numbers(net)
