@@ -86,9 +86,7 @@ def test_drift_adds_up_where_weights_stay(kind):
     np.testing.assert_allclose(values[1:] - values[0], np.cumsum(drift, axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "h"), [("two-block", "fft 4", 0.3), ("H2", "plain", 0.3), ("second order", "dct 5", 0.5)]
-)
+@pytest.mark.parametrize(("kind", "name", "h"), [("two-block", "dct 5", 0.3), ("second order", "plain", 0.5)])
 def test_energies_of_true_hamiltonian_systems_are_bounded_over_ten_thousand_steps(kind, name, h):
     net = build(kind, name, 10_000, h)
     values, _ = nn.energy(net, inputs(net, 1))
