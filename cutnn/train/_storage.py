@@ -112,7 +112,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     metadata = json.loads(data[header]).get("__metadata__", {})
     if "checksum" in metadata and not found:
         raise ValueError(_DAMAGED)
-    return tensors, metadata
+    return dict(sorted(tensors.items())), metadata  # whose order in the file is by chance
 
 
 @contextlib.contextmanager
