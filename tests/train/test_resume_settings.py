@@ -11,6 +11,7 @@ from cutnn.train import _folder
 from tests.train.killing import (
     BUILD,
     Deadly,
+    Killed,
     assert_same_run,
     killed,
     resumed,
@@ -119,8 +120,8 @@ def test_a_checkpoint_of_a_loop_of_ones_own_is_not_a_run(tmp_path):
 class Slow(Deadly):
     """A split whose every batch takes seven seconds on a clock that is a list of one number."""
 
-    def __init__(self, split, clock):
-        super().__init__(split, at=0)
+    def __init__(self, split, clock, at=0):
+        super().__init__(split, at)
         self.clock = clock
 
     def batch(self, indices, *dtype):
@@ -164,6 +165,19 @@ def test_checkpoints_that_take_long_are_written_less_often_unless_after_every_st
     dataset = made_set(Slow(made_data(2000), clock))
     run(dataset=dataset, epochs=1, checkpoint=tmp_path, save_every=seconds, progress=False)
     assert set(np.diff(saved[:-1])) == gaps
+
+
+def test_the_seconds_of_an_epoch_are_those_of_all_its_processes(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    for at in (5, 0):
+        dataset = made_set(Slow(made_data(), clock, at))
+        options = {"dataset": dataset, "checkpoint": tmp_path, "save_every": 0, "resume": True, "epochs": 2}
+        if at:
+            with pytest.raises(Killed):
+                run(**options)
+        else:
+            assert run(**options).history["seconds"] == [8 * 7.0] * 2
 
 
 def test_a_disk_that_is_full_costs_a_warning_and_training_goes_on(tmp_path, monkeypatch):
