@@ -320,6 +320,7 @@ def _pictures(outcomes: list[Outcome], dataset: data.Dataset, folder: Path) -> N
 def against_seconds(histories: Mapping[str, Any]) -> Any:
     """Validation accuracies in per cent against the seconds of training that they took."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure = Figure(figsize=(5.4, 3.8), dpi=130, layout="constrained")
     ax = figure.add_subplot()
@@ -327,6 +328,9 @@ def against_seconds(histories: Mapping[str, Any]) -> Any:
         accuracy = 100 * np.asarray(history["validation_accuracy"])
         ax.plot(np.cumsum(history["seconds"]), accuracy, marker="o", markersize=3, label=name)
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlabel("seconds of training")
     ax.set_ylabel("validation accuracy, %")
     ax.grid(True, alpha=0.3)
