@@ -109,7 +109,7 @@ def prepare(args: argparse.Namespace) -> Path:
                 shutil.rmtree(run)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise Refused(
             f"cannot write to {folder} ({error.strerror}); give --out a folder that can be written"
