@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 
 import cifar10_hamiltonian
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from cutnn import data
+from tests.examples.runs import rows
 
 pytest.importorskip("matplotlib")
 
@@ -32,7 +32,7 @@ def test_a_run_end_to_end(tmp_path, capsys, monkeypatch):
     assert script.main(["--preset", "quick", "--epochs", "1", "--out", str(tmp_path)]) == 0
     assert "cifar100: 200 training" in capsys.readouterr().out
     folder = tmp_path / "cifar100-quick-1-epochs"
-    table = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    table = rows(folder / "table.csv")
     assert [row["network"] for row in table] == ["t-NN, depth 4, dense head", "t-NN, depth 4, tubal head"]
     assert (folder / "accuracy.png").exists()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 
 import cifar10_hamiltonian as script
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 from cutnn import algebra, data, nn, train
+from tests.examples.runs import results, rows
 
 pytest.importorskip("matplotlib")
 
@@ -34,21 +34,6 @@ def small(monkeypatch):
     monkeypatch.setattr(script, "load", lambda args: made())
     for name, preset in script.PRESETS.items():
         monkeypatch.setitem(script.PRESETS, name, dataclasses.replace(preset, batch_size=20))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """They are most of the time."""
-    monkeypatch.setattr(script, "save", lambda draw, path: None)
-
-
-def rows(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def results(path):
-    """The table without its times, which no two runs share."""
-    return [{k: v for k, v in row.items() if k != "seconds_per_epoch"} for row in rows(path)]
 
 
 def test_all_networks_end_to_end(tmp_path, capsys):

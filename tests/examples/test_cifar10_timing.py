@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import cifar10_timing as script
 import pytest
 
+from tests.examples.runs import rows
+
 pytest.importorskip("matplotlib")
 
 TINY = script.Preset({"t-NN": (1, 4), "t-NN, reversible": (1, 4), "matrix": (1,)}, steps=1, seconds=5.0)
-
-
-def rows(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import operator
 import signal
@@ -17,27 +16,13 @@ from _experiment import ALGEBRAS
 
 import cutnn as ct
 from cutnn import algebra, data, nn, train
+from tests.examples.runs import interrupt, results, rows
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 QUICK = ["--epochs", "1", "--networks", "t-nn", "matrix-small", "linear"]
 FOLDER = "digits-better-1-epochs"
-
-
-def rows(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def results(path):
-    """The table without its times, which no two runs share."""
-    return [{k: v for k, v in row.items() if k != "seconds_per_epoch"} for row in rows(path)]
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """They are most of the time."""
-    monkeypatch.setattr(script, "save", lambda draw, path: None)
 
 
 @pytest.fixture(scope="module")
@@ -179,10 +164,6 @@ def test_help_lists_the_choices(capsys):
         script.main(["--help"])
     said = capsys.readouterr().out
     assert all(choice in said for choice in (*ALGEBRAS, *script.PRESETS, *script.TENSOR, *script.MATRIX))
-
-
-def interrupt(*args, **options):
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

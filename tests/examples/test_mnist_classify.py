@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import operator
 import signal
@@ -16,24 +15,10 @@ import pytest
 from _experiment import ALGEBRAS
 
 from cutnn import algebra, data, nn, train
+from tests.examples.runs import interrupt, results, rows
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
-
-
-def rows(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def results(path):
-    """The table without its times, which no two runs share."""
-    return [{k: v for k, v in row.items() if k != "seconds_per_epoch"} for row in rows(path)]
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    """They are most of the time."""
-    monkeypatch.setattr(script, "save", lambda draw, path: None)
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +124,6 @@ def test_wrong_arguments_are_argparse_errors(wrong):
     with pytest.raises(SystemExit) as info:
         script.main(wrong)
     assert info.value.code == 2
-
-
-def interrupt(*args, **options):
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import operator
 import sys
 
@@ -11,6 +10,7 @@ import pytest
 import trajectories as script
 
 from cutnn import algebra, nn
+from tests.examples.runs import interrupt, results
 
 pytest.importorskip("matplotlib")
 
@@ -20,12 +20,6 @@ def shallow(monkeypatch):
     """Four layers in the place of 32, and few new points."""
     monkeypatch.setattr(script, "DEPTH", 4)
     monkeypatch.setattr(script, "unseen", lambda seed: script.points(3_000, (seed, 1)))
-
-
-def results(folder):
-    """The table without its times, which no two runs share."""
-    with (folder / "table.csv").open() as file:
-        return [{k: v for k, v in row.items() if k != "seconds_per_epoch"} for row in csv.DictReader(file)]
 
 
 # -------------------------------------------------------------------------------------------------- the data
@@ -104,7 +98,7 @@ def test_end_to_end(shallow, tmp_path, capsys):
     assert script.main(["--preset", "paper", "--epochs", "1", "--out", str(tmp_path)]) == 0
     assert "93.5" in capsys.readouterr().out
     folder = tmp_path / "paper-1-epochs"
-    table = results(folder)
+    table = results(folder / "table.csv")
     assert [row["network"] for row in table] == list(script.NETWORKS)
     assert [row["h"] for row in table[:3]] == ["5", "2", "2"]
     assert all(20 < float(row["new_points"]) < 100 for row in table)
@@ -116,16 +110,12 @@ def test_step_sizes_and_choices_of_m_are_rows(shallow, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "save", lambda draw, path: None)
     options = ["--epochs", "1", "--h", "0.5", "2", "--algebra", "dct", "dft", "data", "--out", str(tmp_path)]
     assert script.main(options) == 0
-    table = results(tmp_path / "better-1-epochs")
+    table = results(tmp_path / "better-1-epochs" / "table.csv")
     names = [row["network"] for row in table if row["h"] == "0.5"]
     assert len(names) == len(set(names)) == 3 * 3 + 2 and len(table) == 2 * len(names)
     assert {"leapfrog, tubal loss", "leapfrog, tubal loss, dft", "forward Euler, M = I, dense head"} <= set(
         names
     )
-
-
-def interrupt(*args, **options):
-    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -151,7 +141,7 @@ def test_ctrl_c_at_any_moment_is_a_word_and_the_same_command_ends_with_the_same_
     for out in (tmp_path, tmp_path / "uninterrupted"):
         assert script.main(["--epochs", "1", "--out", str(out)]) == 0
     folders = tmp_path / "better-1-epochs", tmp_path / "uninterrupted" / "better-1-epochs"
-    assert results(folders[0]) == results(folders[1])
+    assert results(folders[0] / "table.csv") == results(folders[1] / "table.csv")
 
 
 def test_without_matplotlib_there_is_a_table_and_no_picture(shallow, tmp_path, capsys, monkeypatch):
