@@ -25,3 +25,29 @@ class Steps:
 
     def work(self, call: Callable[[], Any]) -> Work:
         return Work(call, lambda: [np.array([float(call()) for _ in range(_CHECKED)])])
+
+
+def cutnn_steps(network: tuple[Any, Any, Any], batches: list[tuple[np.ndarray, np.ndarray]]) -> Work:
+    """Steps of cutnn's (model, loss, optimizer) on batches of images (samples, rows, columns) and labels."""
+    import cutnn as ct
+
+    model, loss, optimizer = network
+    steps = Steps([(np.ascontiguousarray(x.transpose(2, 1, 0)), y) for x, y in batches])
+    gradient = ct.value_and_grad(lambda model, X, labels: loss(model(X), labels))
+
+    def call() -> Any:
+        value, grads = gradient(model, *steps.next())
+        optimizer.step(grads)
+        return value
+
+    return steps.work(call)
+
+
+def torch_steps(network: tuple[Any, Any], batches: list[tuple[np.ndarray, np.ndarray]]) -> Work:
+    """Steps of a PyTorch (network, optimizer) on the same batches."""
+    import torch
+
+    from bench.peers import training
+
+    steps = Steps([(torch.tensor(x), torch.tensor(y)) for x, y in batches])
+    return steps.work(lambda: training.step(*network, *steps.next()))

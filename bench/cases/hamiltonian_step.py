@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.case import Case, Peer, Target, Work
 from bench.nets import CIFAR_SHAPE, cutnn_hamiltonian, torch_hamiltonian
-from bench.steps import Steps
+from bench.steps import cutnn_steps, torch_steps
 
 BATCH = 32
 _BATCHES = 16
@@ -23,28 +23,11 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def cutnn(head: str, depth: int) -> Work:
-    import cutnn as ct
-
-    model, loss, optimizer = cutnn_hamiltonian(head, depth)
-    steps = Steps([(np.ascontiguousarray(x.transpose(2, 1, 0)), y) for x, y in batches()])
-    gradient = ct.value_and_grad(lambda model, X, labels: loss(model(X), labels))
-
-    def call() -> Any:
-        value, grads = gradient(model, *steps.next())
-        optimizer.step(grads)
-        return value
-
-    return steps.work(call)
+    return cutnn_steps(cutnn_hamiltonian(head, depth), batches())
 
 
 def _pytorch(module: Any, head: str, depth: int, **options: Any) -> Work:
-    import torch
-
-    from bench.peers import training
-
-    network, optimizer = torch_hamiltonian(module, head, depth, **options)
-    steps = Steps([(torch.tensor(x), torch.tensor(y)) for x, y in batches()])
-    return steps.work(lambda: training.step(network, optimizer, *steps.next()))
+    return torch_steps(torch_hamiltonian(module, head, depth, **options), batches())
 
 
 def pytorch_faces_first(head: str, depth: int) -> Work:
