@@ -10,6 +10,10 @@ parameters and by epoch, the reconstructions of test images, and the codes.
     python examples/mnist_autoencoder.py --data mnist --root data           # 50 epochs with better settings
     python examples/mnist_autoencoder.py --data mnist --root data --preset paper
     python examples/mnist_autoencoder.py --networks t-nn --algebra dct identity dft haar random data
+    python examples/mnist_autoencoder.py --networks t-nn --transposed
+
+A tube is a row of pixels; with `--transposed` a column of them. A matrix network sees the same numbers in another
+order, a t-NN another problem: its code has ten tubes for the 28 rows, or for the 28 columns.
 
 Presets: `paper` (the authors' initialisation, one fixed order of the batches, 200 epochs), `better` (the default:
 biases that mix the faces, weights trained in the transform domain, a new order each epoch, a cosine schedule, 50
@@ -58,6 +62,7 @@ LINEAR_REFERENCE = {
     "t-SVDM, rank 10": 40.6,
     "t-SVDMII, 280 triplets, data": 13.7,
 }
+TRANSPOSED = ", transposed"
 TENSOR, MATRIX = ("t-nn", "tied"), ("matrix-small", "matrix-medium", "matrix-wide")
 LINEAR = "linear"
 
@@ -219,16 +224,28 @@ def linear(stars: Mapping[str, algebra.StarAlgebra], dataset: data.Dataset) -> l
     return outcomes
 
 
+def transposed(dataset: data.Dataset) -> data.Dataset:
+    """The images with their rows and columns exchanged."""
+    parts = {part: getattr(dataset, part) for part in ("train", "validation", "test")}
+    parts = {
+        part: replace(split, images=split.images.swapaxes(-1, -2).copy()) for part, split in parts.items()
+    }
+    return replace(dataset, name=dataset.name + TRANSPOSED, **parts)
+
+
 @main_guard
 def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     folder = prepare(args)
     dataset = load(args)
+    if args.transposed:
+        dataset, folder = transposed(dataset), folder / "transposed"
+        folder.mkdir(exist_ok=True)
     preset = PRESETS[args.preset]
     preset = replace(preset, epochs=args.epochs or preset.epochs * (4 if args.data == "digits" else 1))
     networks = args.networks or preset.networks
     print(
-        f"{args.data}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.validation):,} validation, "
         f"{len(dataset.test):,} test images; preset {args.preset}, {preset.epochs} epochs, seeds {args.seeds}, "
         f"on {ct.get_device()}"
     )
@@ -258,12 +275,13 @@ def report(outcomes: list[Outcome], dataset: data.Dataset, epochs: int, folder: 
     """Errors beside the reference, and pictures of the runs of the first seed."""
     columns = {"network": "", "seed": "d", "parameters": ",d", "code": ",d"}
     columns |= dict.fromkeys(("train", "validation", "test"), ".2f")
-    if dataset.name == "mnist":
+    has_reference = dataset.name.removesuffix(TRANSPOSED) == "mnist"
+    if has_reference:
         columns |= {"reference_train": ".2f", "reference_validation": ".2f", "reference_epochs": "d"}
     table = Table(columns | {"seconds_per_epoch": ".2f"})
     for o in outcomes:
         cells = dict(zip(("train", "validation", "test"), o.errors, strict=True))
-        if dataset.name == "mnist":
+        if has_reference:
             cells |= _reference(o.network, epochs)
         if o.result:
             cells |= {"seed": o.seed, "seconds_per_epoch": seconds_per_epoch(o.result)}
@@ -377,6 +395,7 @@ def _arguments(argv: Sequence[str] | None) -> Any:
         choices=(*TENSOR, *MATRIX, LINEAR),
         help="which to train, and whether to measure linear maps; default: those of the preset",
     )
+    options.add_argument("--transposed", action="store_true", help="tubes are columns of pixels, not rows")
     return options.parse_args(argv)
 
 
@@ -407,7 +426,8 @@ def _one_of_each(dataset: data.Dataset) -> list[int]:
 def _bytes(Y: Any, dataset: data.Dataset) -> Any:
     """Images of a tensor, or of the matrix that it unfolds to."""
     n = dataset.test.images.shape[-1]
-    return ct.to_host(data.to_images(ct.reshape(Y, (n, n, -1)), dataset.mean, dataset.std))
+    images = ct.to_host(data.to_images(ct.reshape(Y, (n, n, -1)), dataset.mean, dataset.std))
+    return images.swapaxes(-1, -2) if dataset.name.endswith(TRANSPOSED) else images
 
 
 def _grid(rows: Mapping[str, Any], labels: float, title: str = "") -> Any:

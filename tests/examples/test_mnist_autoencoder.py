@@ -58,6 +58,23 @@ def test_parameter_counts_are_the_papers():
     assert nn.count_parameters(script.build("tied", star, preset, 0)) == 23_464
 
 
+def test_transposed_images_have_columns_of_pixels_for_tubes(tmp_path, capsys, monkeypatch):
+    """Pixels in another order are nothing to PCA, and another problem to the t-SVDM; pictures stand upright."""
+    monkeypatch.setattr(script, "save", lambda draw, path: None)
+    options = ["--epochs", "1", "--networks", "linear", "--out", str(tmp_path)]
+    assert script.main(options) == script.main([*options, "--transposed"]) == 0
+    assert "digits, transposed:" in capsys.readouterr().out
+    tables = [rows(tmp_path / FOLDER / place / "table.csv") for place in (".", "transposed")]
+    errors = [{row["network"]: float(row["train"]) for row in table} for table in tables]
+    assert errors[1]["PCA, rank 6"] == pytest.approx(errors[0]["PCA, rank 6"], rel=1e-4)
+    assert abs(errors[1]["t-SVDM, rank 3"] / errors[0]["t-SVDM, rank 3"] - 1) > 0.01
+    digits = data.load("digits")
+    turned = script.transposed(digits)
+    X, _ = turned.test.batch([0, 1])
+    np.testing.assert_array_equal(X, digits.test.batch([0, 1])[0].transpose(1, 0, 2))
+    np.testing.assert_array_equal(script._bytes(X, turned), digits.test.images[:2])
+
+
 @pytest.mark.parametrize("n", [8, 12, 32])
 def test_the_small_matrix_network_is_nearest_in_size(n):
     star, preset = algebra.dct(n), script.PRESETS["better"]
