@@ -212,8 +212,8 @@ def _try_out(
     refine: Mapping[int, int] | None,
 ) -> None:
     """One image through model and loss, a look at all labels, the regulariser, and a refinement, before training."""
-    if regularizer is not None and np.shape(regularizer(model)):
-        raise ValueError(f"fit: a regularizer gives one number, not an array {np.shape(regularizer(model))}")
+    if regularizer is not None and (shape := np.shape(regularizer(model))):
+        raise ValueError(f"fit: a regularizer gives one number, not an array {shape}")
     if refine and _structure(prolong(model)) == _structure(model):
         raise ValueError(
             "fit: refine deepens networks of time steps, ResNet or HamiltonianNet; there is none"
