@@ -173,14 +173,12 @@ def run_or_resume(
     """`train.fit` with checkpoints in `folder`: an interrupted run goes on, a finished one is read back.
 
     Raises KeyboardInterrupt where Ctrl-C came; what was reached lies in the folder. Raises Refused where the folder
-    holds a run of other settings.
+    holds a run that this one cannot go on from.
     """
     settings = {"optimizer": optimizer, "epochs": epochs, "checkpoint": folder, "resume": True, **options}
     try:
         result = train.fit(model, loss, dataset, **settings)
-    except ValueError as error:
-        if "other settings" not in str(error):
-            raise
+    except train.ResumeError as error:
         raise Refused(f"{error}. --fresh forgets the earlier runs, --out takes another folder") from None
     if result.interrupted:
         raise KeyboardInterrupt

@@ -14,6 +14,10 @@ from cutnn.optim import Optimizer
 from cutnn.train._storage import plain
 
 
+class ResumeError(ValueError):
+    """A checkpoint that a run cannot go on from: it was made under other settings, or not by `fit`."""
+
+
 def settings_of(
     model: Any,
     loss: Any,
@@ -47,7 +51,7 @@ def settings_of(
 
 
 def check_same(path: Any, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ValueError with each setting that differs from those of a checkpoint."""
+    """Raise ResumeError with each setting that differs from those of a checkpoint."""
     differences = [
         f"{name} was {old}, and is {new}"
         for name in now | then
@@ -55,7 +59,7 @@ def check_same(path: Any, then: dict[str, Any], now: dict[str, Any]) -> None:
         for old, new in [_apart(then.get(name), now.get(name))]
     ]
     if differences:
-        raise ValueError(
+        raise ResumeError(
             f"fit: {path} is of a run with other settings: {'; '.join(differences)}. Resume with those, or begin "
             "anew with resume=False or another folder for checkpoint="
         )

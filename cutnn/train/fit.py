@@ -67,8 +67,9 @@ def fit(
     A run that starts anew replaces those of an earlier one. With `resume=True` the run goes on from the newest
     checkpoint that can be read, to the same bits on the CPU as if it had never stopped; without one it begins.
     A finished run, also one that a callback stopped, is read back, unless more epochs are asked for: they go on
-    further. Other settings than those of the checkpoint are a ValueError that names them; a generator given as
-    `seed` is to be in the state in which the run began.
+    further. Other settings than those of the checkpoint are a `ResumeError`, a ValueError, that names them; of a
+    loss or a regularizer that is a function its name and what it encloses are compared, not its body. A generator
+    given as `seed` is to be in the state in which the run began.
 
     Shapes, labels and the folder are tried out before the first step, and raise ValueError, TypeError and
     OSError then; `nn.check_stability` warns of time networks that are not stable. A loss that is not finite

@@ -74,8 +74,10 @@ def test_a_tubal_loss_is_defined_over_the_real_form_of_every_algebra():
 # --------------------------------------------------------------------------------------------------- running
 
 
-def train(folder, epochs=2, lr=1e-2):
+def train(folder, epochs=2, lr=1e-2, star=None):
     model = nn.Sequential(nn.Unfold(), nn.Dense(64, 10, seed=0))
+    if star is not None:
+        model = nn.Sequential(nn.TLinear(star, 8, 8, seed=0), *model)
     optimizer = optim.Adam(model, lr=lr)
     digits = data.load("digits")
     return shared.run_or_resume(
@@ -114,6 +116,18 @@ def test_a_folder_of_other_settings_is_refused_with_what_to_do(tmp_path):
     train(tmp_path)
     with pytest.raises(Refused, match=r"optimizer.lr was 0.01, and is 0.1.*--fresh"):
         train(tmp_path, lr=1e-1)
+
+
+def test_a_folder_of_another_matrix_is_refused_with_what_to_do(tmp_path):
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
+    train(tmp_path, star=algebra.from_matrix(Q))
+    with pytest.raises(Refused, match=r"another transform.*--fresh"):
+        train(tmp_path, star=algebra.from_matrix(Q[::-1]))
+
+
+def test_wrong_calls_of_fit_are_not_refusals(tmp_path):
+    with pytest.raises(ValueError, match="epochs"):
+        train(tmp_path, epochs=0)
 
 
 def test_folders_of_runs_have_plain_names(tmp_path):

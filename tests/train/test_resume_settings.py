@@ -18,7 +18,7 @@ from tests.train.killing import (
     with_adam,
     with_momentum,
 )
-from tests.train.tiny import STAR, made_data, made_net, made_set, made_time_net, run
+from tests.train.tiny import STAR, assert_same, made_data, made_net, made_set, made_time_net, run
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
@@ -54,7 +54,7 @@ def test_other_settings_are_refused_by_name(tmp_path, message):
     other = options | OTHERS[message]
     if other["epochs"] == 1:
         other["refine"] = None
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(train.ResumeError, match=message):
         resumed(build, tmp_path, **other)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -84,7 +84,7 @@ def other_model(make, **options):
 )
 def test_another_model_or_optimizer_is_refused_by_name(tmp_path, build, message):
     killed(with_adam(made_time_net), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(train.ResumeError, match=message):
         resumed(build, tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_another_schedule_is_told_by_the_learning_rates_it_gave(tmp_path):
         return with_adam(made_net, lr=optim.cosine(1e-2, steps))
 
     killed(build(24), tmp_path, 5, save_every=0)
-    with pytest.raises(ValueError, match=r"optimizer.lr was 0\.0098\d* at step 2, and is 0\.0099\d*"):
+    with pytest.raises(train.ResumeError, match=r"optimizer.lr was 0\.0098\d* at step 2, and is 0\.0099\d*"):
         resumed(build(32), tmp_path, epochs=4)
     resumed(build(24), tmp_path)
 
@@ -104,14 +104,30 @@ def test_another_matrix_is_refused(tmp_path):
         return with_adam(lambda: nn.Sequential(nn.TLinear(star, 4, 3, seed=0)))
 
     killed(build(0), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match="another transform"):
+    with pytest.raises(train.ResumeError, match="another transform"):
         resumed(build(1), tmp_path)
 
 
 def test_a_checkpoint_of_a_loop_of_ones_own_is_not_a_run(tmp_path):
     train.save_checkpoint(tmp_path, {"model": made_net()}, epoch=1)
-    with pytest.raises(ValueError, match=r"checkpoint-000001.* was not written by train\.fit"):
+    with pytest.raises(train.ResumeError, match=r"checkpoint-000001.* was not written by train\.fit"):
         resumed(BUILD, tmp_path)
+    train.save_checkpoint(tmp_path, {"model": made_net()}, {"fit": 0}, epoch=1)
+    with pytest.raises(train.ResumeError, match=r"was not written by this version of train\.fit"):
+        resumed(BUILD, tmp_path)
+
+
+def test_a_refused_checkpoint_leaves_the_model_as_it_was(tmp_path):
+    class Other(optim.Adam):
+        def state(self):
+            return {**super().state(), "more": np.zeros(1)}
+
+    Other.__name__ = "Adam"
+    killed(BUILD, tmp_path, 12, save_every=0)
+    model = made_net()
+    with pytest.raises(train.ResumeError, match="optimizer is of another structure: it lacks more"):
+        run(model, optimizer=Other(model, lr=1e-2), checkpoint=tmp_path, resume=True)
+    assert_same(model, made_net())
 
 
 # ------------------------------------------------------------------------------------------------ when it saves
