@@ -65,7 +65,8 @@ def fit(
     last `keep` checkpoints, one at the end of each epoch, on Ctrl-C, and every `save_every` seconds in between
     (0: at every step), or less often where that would take more than a twentieth of the time.
     A run that starts anew replaces those of an earlier one. With `resume=True` the run goes on from the newest
-    checkpoint that can be read, to the same bits on the CPU as if it had never stopped; without one it begins.
+    checkpoint that can be read, to the same bits on the CPU as if it had never stopped; without one it begins,
+    and files that cannot be read stay.
     A finished run, also one that a callback stopped, is read back, unless more epochs are asked for: they go on
     further. Other settings than those of the checkpoint are a `ResumeError`, a ValueError, that names them; of a
     loss or a regularizer that is a function its name and what it encloses are compared, not its body. A generator
@@ -100,7 +101,7 @@ def fit(
     if run.finished:
         return result
     check_stability(result.final)
-    folder = None if checkpoint is None else Folder(checkpoint, run, keep, save_every, resumed=bool(found))
+    folder = None if checkpoint is None else Folder(checkpoint, run, keep, save_every, resume)
     whole = Whole()  # what Ctrl-C does not break
     steps = math.ceil(len(training) / batch_size)
     with whole.listening(), bar(progress, epochs, steps, run.done * steps + run.step) as display:
