@@ -69,7 +69,7 @@ def fit(
     and files that cannot be read stay.
     A finished run, also one that a callback stopped, is read back, unless more epochs are asked for: they go on
     further. Other settings than those of the checkpoint are a `ResumeError`, a ValueError, that names them; of a
-    loss or a regularizer that is a function its name and what it encloses are compared, not its body. A generator
+    function, as loss or regularizer, its name and the numbers it encloses are compared, not its body. A generator
     given as `seed` is to be in the state in which the run began.
 
     Shapes, labels and the folder are tried out before the first step, and raise ValueError, TypeError and

@@ -1,5 +1,6 @@
 """A run goes on under its own settings only; when checkpoints are written, and what a full disk costs."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra, nn, optim, train
-from cutnn.train import _folder
+from cutnn.train import _folder, _settings
 from tests.train.killing import (
     BUILD,
     Deadly,
@@ -86,6 +87,64 @@ def test_another_model_or_optimizer_is_refused_by_name(tmp_path, build, message)
     killed(with_adam(made_time_net), tmp_path, 12, save_every=0)
     with pytest.raises(train.ResumeError, match=message):
         resumed(build, tmp_path)
+
+
+class Scaled:
+    """A loss without a repr; what it logs is no setting of it."""
+
+    def __init__(self, scale, loss=None):
+        self.scale, self.loss, self.log, self._calls = scale, loss or nn.TubalCrossEntropy(STAR), [], 0
+
+    def __call__(self, Y, labels):
+        self._calls += 1
+        self.log.append(self.scale)
+        return self.scale * self.loss(Y, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    weights: np.ndarray
+
+    def __call__(self, Y, labels):
+        return ct.sum(Y * Y) * self.weights[-1]
+
+
+def scaled(scale):
+    return lambda Y, labels: scale * ct.sum(Y * Y)
+
+
+def pulled(scale):
+    def penalty(model):
+        return scale * ct.sum(model.weight**2)
+
+    return nn.Blocks({-1: penalty})
+
+
+many = np.linspace(0, 1, 3000, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now", "message"),
+    [
+        ("loss", lambda: Scaled(1.0), lambda: Scaled(2.0), r"Scaled object.*scale=1.0.*scale=2.0"),
+        ("loss", lambda: Scaled(1.0), lambda: Scaled(1.0, Scaled(2.0)), "loss=Tubal.*scale=2.0"),
+        ("loss", lambda: scaled(1.0), lambda: scaled(2.0), r"lambda>>\(scale=1.0\), and is .*scale=2.0"),
+        ("loss", lambda: Weighted(many), lambda: Weighted(many + (many == many[1500])), "loss was"),
+        ("loss", lambda: Weighted(np.ones(2)), lambda: Weighted(np.ones(2) + 1e-12), "1.000000000001"),
+        ("regularizer", lambda: pulled(0.1), lambda: pulled(0.2), "penalty>.scale=0.1.*scale=0.2"),
+    ],
+)
+def test_settings_that_a_repr_leaves_out_are_told_apart(tmp_path, name, then, now, message):
+    killed(BUILD, tmp_path, 12, save_every=0, **{name: then()})
+    with pytest.raises(train.ResumeError, match=message):
+        resumed(BUILD, tmp_path, **{name: now()})
+    resumed(BUILD, tmp_path, **{name: then()})
+
+
+def test_built_in_losses_and_regularizers_are_told_by_their_repr():
+    told = [nn.TubalCrossEntropy(STAR), nn.Blocks({0: nn.Smoothness(0.1), -1: nn.Tikhonov(0.1)})]
+    told += [nn.Tikhonov(0.1) + nn.Smoothness(0.2), nn.CrossEntropy(), made_net()]
+    assert [_settings._words(x) for x in told] == [repr(x) for x in told]
 
 
 def test_another_schedule_is_told_by_the_learning_rates_it_gave(tmp_path):
