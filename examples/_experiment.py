@@ -121,7 +121,10 @@ def prepare(args: argparse.Namespace) -> Path:
 def load(args: argparse.Namespace) -> data.Dataset:
     """The data set that was asked for, on the device. Raises Refused where it is not there."""
     with refusing():
-        dataset = data.load(args.data, root=args.root, download=args.download)
+        try:
+            dataset = data.load(args.data, root=args.root, download=args.download)
+        except FileNotFoundError as error:
+            raise Refused(f"{error} Here: --download fetches it, --root names another folder.") from error
     return dataset if ct.get_device() == "cpu" else dataset.to_device()
 
 

@@ -95,7 +95,7 @@ def _words(x: Any, depth: int = 4) -> str | None:
     if inspect.isfunction(x):
         found = inspect.getclosurevars(x).nonlocals
     else:
-        found = vars(x) if text[0] == "<" and hasattr(x, "__dict__") else {}
+        found = vars(x) if text.startswith("<") and hasattr(x, "__dict__") else {}
     kinds = (Number, str, tuple, type(None))
     told = {
         n: v
