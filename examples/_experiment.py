@@ -121,7 +121,10 @@ def prepare(args: argparse.Namespace) -> Path:
 def load(args: argparse.Namespace) -> data.Dataset:
     """The data set that was asked for, on the device. Raises Refused where it is not there."""
     with refusing():
-        dataset = data.load(args.data, root=args.root, download=args.download)
+        try:
+            dataset = data.load(args.data, root=args.root, download=args.download)
+        except FileNotFoundError as error:
+            raise Refused(f"{error} Here: --download fetches it, --root names another folder.") from error
     return dataset if ct.get_device() == "cpu" else dataset.to_device()
 
 
@@ -173,14 +176,12 @@ def run_or_resume(
     """`train.fit` with checkpoints in `folder`: an interrupted run goes on, a finished one is read back.
 
     Raises KeyboardInterrupt where Ctrl-C came; what was reached lies in the folder. Raises Refused where the folder
-    holds a run of other settings.
+    holds a run that this one cannot go on from.
     """
     settings = {"optimizer": optimizer, "epochs": epochs, "checkpoint": folder, "resume": True, **options}
     try:
         result = train.fit(model, loss, dataset, **settings)
-    except ValueError as error:
-        if "other settings" not in str(error):
-            raise
+    except train.ResumeError as error:
         raise Refused(f"{error}. --fresh forgets the earlier runs, --out takes another folder") from None
     if result.interrupted:
         raise KeyboardInterrupt

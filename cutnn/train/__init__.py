@@ -1,6 +1,7 @@
 """Training: the fit loop, its history, models and checkpoints on disk."""
 
 from cutnn.train._run import FitResult
+from cutnn.train._settings import ResumeError
 from cutnn.train.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "History",
+    "ResumeError",
     "evaluate",
     "fit",
     "latest_checkpoint",
