@@ -24,6 +24,23 @@ def tensor(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
     return _floats(star, name, label, A)
 
 
+def finite(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
+    """A, or an error that says where it is not finite: LAPACK knows only that something did not converge."""
+    a = raw(A)
+    bad = ~namespace(a).isfinite(a)
+    if bool(bad.any()):
+        host = to_host(bad)
+        first = tuple(int(k) for k in np.argwhere(host)[0])
+        count = int(host.sum())
+        which = (
+            f"an entry that is not finite: {a[first]}"
+            if count == 1
+            else (f"{count} entries that are not finite; the first is {a[first]},")
+        )
+        raise ValueError(f"{star}.{name}: {label}, {tuple(a.shape)}, has {which} at {first}")
+    return A
+
+
 def transformed(star: StarAlgebra, A_hat: Any) -> Any:
     """A_hat as a transform in floats, or an error that says how it is none."""
     shape = _shape(star, "inverse", "A_hat", A_hat)

@@ -1,0 +1,159 @@
+"""The faces that determine a tensor, and the functions of matrices that are applied to each of them.
+
+A tensor is factored face by face in the transform domain. In a Fourier algebra the faces of a real tensor come in
+conjugate pairs, and real results are wanted: so one of each pair is taken, the other has the conjugate result, and
+a face that is its own conjugate is taken as the real matrix that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutnn import array as ct
+from cutnn.device import namespace
+from cutnn.tape import raw
+
+if TYPE_CHECKING:
+    from cutnn.algebra.star import StarAlgebra
+
+
+class Faces:
+    """The faces that determine Â: all of them or, in a Fourier algebra with real A, one of each conjugate pair.
+
+    Results for them, of `map`, have their face axis after the batch axes: (*batch, faces, ...). `parts` are the
+    batches of matrices, (*batch, f, l, m) each, that a function is applied to: all faces, or first the real ones,
+    which are their own conjugates, then the complex ones. `times`, (faces,) on the host, says how many faces of the
+    whole spectrum each stands for.
+
+    >>> from cutnn import algebra
+    >>> star = algebra.fft(4)
+    >>> faces = Faces(star, star.random(3, 2, seed=0))
+    >>> [part.shape for part in faces.parts], faces.times
+    ([(2, 3, 2), (1, 3, 2)], array([1, 1, 2]))
+    >>> U, s, Vh = faces.map(lambda x: ct.linalg.svd(x, full_matrices=False))
+    >>> faces.tensor(U).shape, faces.tubes(s).shape, faces.of_all(s).shape
+    ((4, 3, 2), (4, 2), (4, 2))
+    """
+
+    def __init__(self, star: StarAlgebra, A: Any) -> None:
+        self.star = star
+        self.halved = star.half_shape != star.shape and A.dtype.kind != "c"
+        A_hat = star.forward(A)
+        shape = star.half_shape if self.halved else star.shape
+        faces = ct.reshape(A_hat, (*A_hat.shape[: -2 - len(shape)], int(np.prod(shape)), *A_hat.shape[-2:]))
+        if self.halved:
+            self.numbers, own, pairs, self._place, self._mirrored = _conjugate_faces(star)
+            self.times = np.repeat([1, 2], [len(own), len(pairs)])
+            real = ct.real(ct.take(faces, like(own, faces), axis=-3))
+            self.parts = [real, ct.take(faces, like(pairs, faces), axis=-3)]
+        else:
+            self.numbers = self._place = np.arange(star.n)
+            self._mirrored = np.zeros(star.n, dtype=bool)
+            self.times = np.ones(star.n, dtype=int)
+            self.parts = [faces]
+
+    def map(self, function: Callable[..., Any], *more: Any) -> Any:
+        """function(faces, *more) of every face, (*batch, faces, ...), or a tuple of such arrays where it gives one.
+
+        The function gets batches of matrices, (*batch, f, l, m), and keeps the batch axes and f in front; it must
+        make real results of real faces. `more` are the `Faces` of further tensors, halved alike, or
+        (*batch, faces, l, m), with matrices for each face.
+        """
+        operands = [self.parts, *[self._parts(x) for x in more]]
+        lead = len(self.parts[0].shape) - 3
+        results = [function(*faces) for faces in zip(*operands, strict=True)]
+        if not isinstance(results[0], tuple):
+            return _joined(results, lead)
+        return tuple([_joined(parts, lead) for parts in zip(*results, strict=True)])
+
+    def tensor(self, faces: Any) -> Any:
+        """The tensor (*batch, *shape, l, m) whose transform has these faces, (*batch, faces, l, m)."""
+        star, shape = self.star, self.star.shape
+        if not all(t.real for t in star.transforms):
+            faces = ct.astype(faces, np.result_type(faces.dtype, np.complex64))
+        if self.halved:
+            shape = star.half_shape
+            half = tuple(slice(h) for h in shape)
+            place, mirrored = (x.reshape(star.shape)[half].ravel() for x in (self._place, self._mirrored))
+            faces = ct.take(faces, like(place, faces), axis=-3)
+            if mirrored.any():  # where several axes are Fourier's
+                faces = ct.where(like(mirrored[:, None, None], faces), ct.conj(faces), faces)
+        return star.inverse(ct.reshape(faces, (*faces.shape[:-3], *shape, *faces.shape[-2:])))
+
+    def tubes(self, numbers: Any) -> Any:
+        """The k tubes (*batch, *shape, k) whose transforms have these entries, (*batch, faces, k)."""
+        return self.tensor(ct.expand_dims(numbers, axis=-1))[..., 0]
+
+    def of_all(self, numbers: Any) -> Any:
+        """Numbers of the faces, (*batch, faces, ...), for those of the whole spectrum: (*batch, *shape, ...).
+
+        Numbers of a face and of its conjugate are the same: ranks, norms, singular values.
+        """
+        axis = len(self.parts[0].shape) - 3
+        every = ct.take(numbers, like(self._place, numbers), axis=axis)
+        return ct.reshape(every, (*every.shape[:axis], *self.star.shape, *every.shape[axis + 1 :]))
+
+    def name(self, place: tuple[int, ...]) -> str:
+        """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
+        face = np.unravel_index(self.numbers[place[-1]], self.star.shape)
+        return name_of_face(tuple(map(int, (*place[:-1], *face))), self.star)
+
+    def _parts(self, x: Any) -> list[Any]:
+        if isinstance(x, Faces):
+            return x.parts
+        if len(self.parts) == 1:
+            return [x]
+        own = self.parts[0].shape[-3]
+        return [x[..., :own, :, :], x[..., own:, :, :]]
+
+
+def name_of_face(place: tuple[int, ...], star: StarAlgebra) -> str:
+    """In words, the face at a place of (*batch, *shape)."""
+    lead = len(place) - len(star.shape)
+    what = f"face {', '.join(map(str, place[lead:]))} of its transform" if star.shape else "the matrix"
+    return f"{what} of item {tuple(place[:lead])} of the batch" if lead else what
+
+
+def like(x: np.ndarray, other: Any) -> Any:
+    """An array of the host in the library and on the device of another."""
+    other = raw(other)
+    return namespace(other).asarray(x, device=other.device)
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+def _joined(parts: Any, axis: int) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    dtype = np.result_type(*[part.dtype for part in parts])
+    return ct.concat([ct.astype(part, dtype) for part in parts], axis=axis)
+
+
+def _conjugate_faces(star: StarAlgebra) -> tuple[np.ndarray, ...]:
+    """The faces that determine the spectrum of a real tensor, and where the others are found among them.
+
+    Face k of a real tensor's transform is the conjugate of face -k, with the sign on the Fourier axes alone. Given
+    are the numbers, in the whole spectrum, of the faces that are their own conjugates and of one of each pair; where
+    in the half spectrum the first are, and the second; for every face of the whole spectrum its place among them,
+    and whether it is mirrored there.
+    """
+    face = np.indices(star.shape).reshape(len(star.shape), star.n)
+    mirror = np.stack([k if t.real else -k % t.n for k, t in zip(face, star.transforms, strict=True)])
+    inside = np.all(face < np.reshape(star.half_shape, (-1, 1)), axis=0)
+    number = np.arange(star.n)
+    partner = np.ravel_multi_index(tuple(mirror), star.shape)
+    chosen = np.where(
+        inside & inside[partner], np.minimum(number, partner), np.where(inside, number, partner)
+    )
+    faces = np.unique(chosen)
+    is_own = partner[faces] == faces
+    faces = np.concatenate([faces[is_own], faces[~is_own]])
+    place = np.empty(star.n, dtype=int)
+    place[faces] = np.arange(len(faces))
+    in_half = np.ravel_multi_index(tuple(face[:, faces]), star.half_shape)
+    own, pairs = np.split(in_half, [int(is_own.sum())])
+    return faces, own, pairs, place[chosen], chosen != number
