@@ -7,6 +7,7 @@ a face that is its own conjugate is taken as the real matrix that it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -20,54 +21,21 @@ if TYPE_CHECKING:
     from cutnn.algebra.star import StarAlgebra
 
 
-class Faces:
-    """The faces that determine Â: all of them or, in a Fourier algebra with real A, one of each conjugate pair.
+class Spectrum:
+    """Which faces of a transform determine it: all of them, or one of each conjugate pair where it is `halved`.
 
-    Results for them, of `map`, have their face axis after the batch axes: (*batch, faces, ...). `parts` are the
-    batches of matrices, (*batch, f, l, m) each, that a function is applied to: all faces, or first the real ones,
-    which are their own conjugates, then the complex ones. `times`, (faces,) on the host, says how many faces of the
-    whole spectrum each stands for.
-
-    >>> from cutnn import algebra
-    >>> star = algebra.fft(4)
-    >>> faces = Faces(star, star.random(3, 2, seed=0))
-    >>> [part.shape for part in faces.parts], faces.times
-    ([(2, 3, 2), (1, 3, 2)], array([1, 1, 2]))
-    >>> U, s, Vh = faces.map(lambda x: ct.linalg.svd(x, full_matrices=False))
-    >>> faces.tensor(U).shape, faces.tubes(s).shape, faces.of_all(s).shape
-    ((4, 3, 2), (4, 2), (4, 2))
+    Results for these faces have their face axis after `lead` batch axes: (*batch, faces, ...). `times`, (faces,) on
+    the host, says how many faces of the whole spectrum each stands for, and `numbers` which the first of them is.
     """
 
-    def __init__(self, star: StarAlgebra, A: Any) -> None:
-        self.star = star
-        self.halved = star.half_shape != star.shape and A.dtype.kind != "c"
-        A_hat = star.forward(A)
-        shape = star.half_shape if self.halved else star.shape
-        faces = ct.reshape(A_hat, (*A_hat.shape[: -2 - len(shape)], int(np.prod(shape)), *A_hat.shape[-2:]))
-        if self.halved:
-            self.numbers, own, pairs, self._place, self._mirrored = _conjugate_faces(star)
-            self.times = np.repeat([1, 2], [len(own), len(pairs)])
-            real = ct.real(ct.take(faces, like(own, faces), axis=-3))
-            self.parts = [real, ct.take(faces, like(pairs, faces), axis=-3)]
+    def __init__(self, star: StarAlgebra, halved: bool, lead: int) -> None:
+        self.star, self.halved, self.lead = star, halved, lead
+        if halved:
+            self.numbers, self._own, self._pairs, self._place, self._mirrored = _conjugate_faces(star)
         else:
-            self.numbers = self._place = np.arange(star.n)
-            self._mirrored = np.zeros(star.n, dtype=bool)
-            self.times = np.ones(star.n, dtype=int)
-            self.parts = [faces]
-
-    def map(self, function: Callable[..., Any], *more: Any) -> Any:
-        """function(faces, *more) of every face, (*batch, faces, ...), or a tuple of such arrays where it gives one.
-
-        The function gets batches of matrices, (*batch, f, l, m), and keeps the batch axes and f in front; it must
-        make real results of real faces. `more` are the `Faces` of further tensors, halved alike, or
-        (*batch, faces, l, m), with matrices for each face.
-        """
-        operands = [self.parts, *[self._parts(x) for x in more]]
-        lead = len(self.parts[0].shape) - 3
-        results = [function(*faces) for faces in zip(*operands, strict=True)]
-        if not isinstance(results[0], tuple):
-            return _joined(results, lead)
-        return tuple([_joined(parts, lead) for parts in zip(*results, strict=True)])
+            self.numbers = self._own = self._place = np.arange(star.n)
+            self._pairs, self._mirrored = self._own[:0], np.zeros(star.n, dtype=bool)
+        self.times = np.repeat([1, 2], [len(self._own), len(self._pairs)])
 
     def tensor(self, faces: Any) -> Any:
         """The tensor (*batch, *shape, l, m) whose transform has these faces, (*batch, faces, l, m)."""
@@ -92,22 +60,65 @@ class Faces:
 
         Numbers of a face and of its conjugate are the same: ranks, norms, singular values.
         """
-        axis = len(self.parts[0].shape) - 3
-        every = ct.take(numbers, like(self._place, numbers), axis=axis)
-        return ct.reshape(every, (*every.shape[:axis], *self.star.shape, *every.shape[axis + 1 :]))
+        every = ct.take(numbers, like(self._place, numbers), axis=self.lead)
+        return ct.reshape(every, (*every.shape[: self.lead], *self.star.shape, *every.shape[self.lead + 1 :]))
+
+    def split(self, faces: Any) -> list[Any]:
+        """Results for the faces, (*batch, faces, ...), for the real ones and for the complex ones, if halved."""
+        if not self.halved:
+            return [faces]
+        lead, own = (slice(None),) * self.lead, len(self._own)
+        return [faces[(*lead, slice(own))], faces[(*lead, slice(own, None))]]
 
     def name(self, place: tuple[int, ...]) -> str:
         """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
         face = np.unravel_index(self.numbers[place[-1]], self.star.shape)
         return name_of_face(tuple(map(int, (*place[:-1], *face))), self.star)
 
-    def _parts(self, x: Any) -> list[Any]:
-        if isinstance(x, Faces):
-            return x.parts
-        if len(self.parts) == 1:
-            return [x]
-        own = self.parts[0].shape[-3]
-        return [x[..., :own, :, :], x[..., own:, :, :]]
+
+class Faces(Spectrum):
+    """The faces that determine Â: all of them or, in a Fourier algebra with real A, one of each conjugate pair.
+
+    `parts` are the batches of matrices, (*batch, f, l, m) each, that functions are applied to: all faces, or first
+    the real ones, which are their own conjugates, then the complex ones.
+
+    >>> from cutnn import algebra
+    >>> star = algebra.fft(4)
+    >>> faces = Faces(star, star.random(3, 2, seed=0))
+    >>> [part.shape for part in faces.parts], faces.times
+    ([(2, 3, 2), (1, 3, 2)], array([1, 1, 2]))
+    >>> U, s, Vh = faces.map(lambda x: ct.linalg.svd(x, full_matrices=False))
+    >>> faces.tensor(U).shape, faces.tubes(s).shape, faces.of_all(s).shape
+    ((4, 3, 2), (4, 2), (4, 2))
+    """
+
+    def __init__(self, star: StarAlgebra, A: Any) -> None:
+        tubes = len(star.shape)
+        super().__init__(
+            star, star.half_shape != star.shape and A.dtype.kind != "c", len(A.shape) - tubes - 2
+        )
+        A_hat = star.forward(A)
+        n = math.prod(star.half_shape if self.halved else star.shape)
+        faces = ct.reshape(A_hat, (*A_hat.shape[: self.lead], n, *A_hat.shape[-2:]))
+        self.parts = [faces]
+        if self.halved:
+            own, pairs = (ct.take(faces, like(part, faces), axis=-3) for part in (self._own, self._pairs))
+            self.parts = [ct.real(own), pairs]
+
+    def map(self, function: Callable[..., Any], *more: Any) -> Any:
+        """function(faces, *more) of every face, (*batch, faces, ...), or a tuple of such arrays where it gives one.
+
+        The function gets batches of matrices, (*batch, f, l, m), and keeps the batch axes and f in front; it must
+        make real results of real faces. `more` are the `Faces` of further tensors, halved alike, lists as `parts`
+        is one, or results for the faces, (*batch, faces, ...).
+        """
+        operands = [self.parts]
+        for x in more:
+            operands.append(x.parts if isinstance(x, Faces) else x if isinstance(x, list) else self.split(x))
+        results = [function(*faces) for faces in zip(*operands, strict=True)]
+        if not isinstance(results[0], tuple):
+            return _joined(results, self.lead)
+        return tuple([_joined(parts, self.lead) for parts in zip(*results, strict=True)])
 
 
 def name_of_face(place: tuple[int, ...], star: StarAlgebra) -> str:
