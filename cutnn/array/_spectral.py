@@ -145,15 +145,19 @@ def _odd(x: Any, tau: Any, kind: Any, factors: Any) -> Any:
     return (u * _row(kind(tau)(s))) @ vh
 
 
-@primitive(
-    x=lambda g, x, e, tau, kind: fit(conj(_odd_second(x, e, conj(g), tau, kind)), x.shape, x.dtype),
-    e=lambda g, x, e, tau, kind, factors: fit(
-        conj(_odd_first(x, conj(g), tau, kind, factors)), e.shape, e.dtype
-    ),
-    tau=lambda g, x, e, tau, kind, factors: (
-        _by_tau(g, _odd_first(x, e, tau, Step, factors), tau) if kind is Shrink else None
-    ),
-)
+def _first_by_x(g: Any, x: Any, e: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, e, conj(g), tau, kind)), x.shape, x.dtype)
+
+
+def _first_by_e(g: Any, x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return fit(conj(_odd_first(x, conj(g), tau, kind, factors)), e.shape, e.dtype)
+
+
+def _first_by_tau(g: Any, x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return _by_tau(g, _odd_first(x, e, tau, Step, factors), tau) if kind is Shrink else None
+
+
+@primitive(x=_first_by_x, e=_first_by_e, tau=_first_by_tau)
 def _odd_first(x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
     """The derivative of `_odd` at x in the direction e.
 
@@ -175,14 +179,19 @@ def _odd_first(x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
     return total
 
 
-@primitive(
-    x=_NO_THIRD,
-    e=lambda g, x, e, h, tau, kind: fit(conj(_odd_second(x, conj(g), h, tau, kind)), e.shape, e.dtype),
-    h=lambda g, x, e, h, tau, kind: fit(conj(_odd_second(x, e, conj(g), tau, kind)), h.shape, h.dtype),
-    tau=lambda g, x, e, h, tau, kind: (
-        _by_tau(g, _odd_second(x, e, h, tau, Step), tau) if kind is Shrink else None
-    ),
-)
+def _second_by_e(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, conj(g), h, tau, kind)), e.shape, e.dtype)
+
+
+def _second_by_h(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, e, conj(g), tau, kind)), h.shape, h.dtype)
+
+
+def _second_by_tau(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return _by_tau(g, _odd_second(x, e, h, tau, Step), tau) if kind is Shrink else None
+
+
+@primitive(x=_NO_THIRD, e=_second_by_e, h=_second_by_h, tau=_second_by_tau)
 def _odd_second(x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
     """The second derivative of `_odd` at x in the directions e and h."""
     xp = namespace(x)
@@ -215,9 +224,11 @@ def _second_sum(f: Any, w: Any, y: Any, z: Any) -> Any:
 # ------------------------------------------------------------------------------- norms and the polar factors
 
 
-@primitive(
-    x=lambda g, x, factors: reshape(g, (*g.shape, 1, 1)) * conj(_odd(x, _cutoff(factors[1]), Step, factors))
-)
+def _nuclear_norm_rule(g: Any, x: Any, factors: Any) -> Any:
+    return reshape(g, (*g.shape, 1, 1)) * conj(_odd(x, _cutoff(factors[1]), Step, factors))
+
+
+@primitive(x=_nuclear_norm_rule)
 def _nuclear_norm(x: Any, factors: Any) -> Any:
     return factors[1].sum(axis=-1)
 
