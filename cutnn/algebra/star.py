@@ -21,6 +21,7 @@ from cutnn import array as ct
 from cutnn.algebra import _checks as check
 from cutnn.algebra.factor import Factorisations
 from cutnn.algebra.layout import faces_first, tubes_last
+from cutnn.algebra.spectral import SpectralFunctions
 from cutnn.algebra.transforms import Transform
 from cutnn.device import default_namespace, namespace
 from cutnn.tape import raw, stop_gradient
@@ -28,7 +29,7 @@ from cutnn.tape import raw, stop_gradient
 __all__ = ["StarAlgebra"]
 
 
-class StarAlgebra(Factorisations):
+class StarAlgebra(Factorisations, SpectralFunctions):
     """The algebra of tensors under A ★ B = ((A ×₃ M) △ (B ×₃ M)) ×₃ M⁻¹, with one transform a tube axis.
 
     It holds its transforms and nothing else; two algebras are equal when their transforms are. `shape` is the

@@ -41,6 +41,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
+from cutnn.array._spectral import nuclear_norm, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
@@ -69,6 +70,7 @@ __all__ = [
     "solve",
     "svd",
     "svdvals",
+    "svt",
     "tensordot",
     "trace",
     "vecdot",
@@ -140,12 +142,12 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str = "fro") 
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):
         values = abs(x).sum(axis=-2 if ord in (1, -1) else -1)
-    elif ord in ("nuc", 2, -2):
+    elif ord in (2, -2):
         values = svdvals(x)
-    else:
+    elif ord != "nuc":
         raise ValueError(f"matrix_norm: ord is {ord!r}; valid are 'fro', 'nuc', 1, -1, 2, -2, inf and -inf")
     if ord == "nuc":
-        norm = values.sum(axis=-1)
+        norm = nuclear_norm(x)
     else:
         norm = values.max(axis=-1) if ord in (1, 2, math.inf) else values.min(axis=-1)
     return reshape(norm, (*norm.shape, 1, 1)) if keepdims else norm

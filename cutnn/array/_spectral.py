@@ -1,0 +1,249 @@
+"""Functions of the singular values of matrices, and of the eigenvalues of Hermitian ones.
+
+The factors of an SVD have no derivative where values meet, but U f(S) Vh and V f(w) Vᴴ do. So these are functions
+of their own, whose derivatives are divided differences of f (Daleckii and Krein 1965; Higham, Functions of
+Matrices, 2008, section 3.2): with w and V the eigenvalues and eigenvectors of A,
+
+    Df(A)[E]     = V (f[w_i, w_j] ∘ Vᴴ E V) Vᴴ
+    D²f(A)[E, H] = V (Σ_k f[w_i, w_k, w_j] (Y_ik Z_kj + Z_ik Y_kj)) Vᴴ,    Y = Vᴴ E V, Z = Vᴴ H V.
+
+No reciprocal of a gap is in them: they are finite and right at equal, zero and clustered values. A function of
+singular values is that of the Hermitian [[0, A], [Aᴴ, 0]], whose eigenvalues are ± the singular values (and zeros),
+for an odd f. There are first and second derivatives, and NotDifferentiableError for more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from cutnn.array._define import fit
+from cutnn.array._products import adjoint
+from cutnn.array.data_types import astype
+from cutnn.array.elementwise import conj, real
+from cutnn.array.manipulation import reshape
+from cutnn.device import namespace
+from cutnn.tape import constant, nondifferentiable, primitive, raw
+
+_NO_THIRD = nondifferentiable("of a matrix has two derivatives here: there is no third")
+
+# ----------------------------------------------------------------------------------------- scalar functions
+
+
+class Shrink(NamedTuple):
+    """f(w) = sign(w) max(|w| - τ, 0), and its divided differences: of the pieces on which it is linear, the slope.
+
+    At |w| = τ the slope is 0, but 1 for τ = 0.
+    """
+
+    tau: Any
+
+    def __call__(self, w: Any) -> Any:
+        return _piece(w, self.tau) * (abs(w) - self.tau)
+
+    def first(self, a: Any, b: Any) -> Any:
+        xp = namespace(a)
+        slope = xp.where((_piece(a, self.tau) != 0) | (xp.asarray(self.tau) == 0), 1, 0)
+        return _secant(self, a, b, slope)
+
+    def second(self, a: Any, b: Any, c: Any) -> Any:
+        return _second_of_pieces(self, a, b, c)
+
+
+class Step(NamedTuple):
+    """f(w) = sign(w) where |w| > τ, else 0; minus the derivative of `Shrink` by τ."""
+
+    tau: Any
+
+    def __call__(self, w: Any) -> Any:
+        return _piece(w, self.tau)
+
+    def first(self, a: Any, b: Any) -> Any:
+        return _secant(self, a, b, 0)
+
+    def second(self, a: Any, b: Any, c: Any) -> Any:
+        return _second_of_pieces(self, a, b, c)
+
+
+def _piece(w: Any, tau: Any) -> Any:
+    """-1, 0 or 1: on which of the pieces w < -τ, |w| ≤ τ, w > τ."""
+    return namespace(w).sign(w) * (abs(w) > tau)
+
+
+def _secant(f: Any, a: Any, b: Any, slope: Any) -> Any:
+    """f[a, b], without cancellation: on one piece it is the slope, and across pieces a - b is no small difference
+    of f(a) and f(b) beside it."""
+    xp = namespace(a)
+    same = _piece(a, f.tau) == _piece(b, f.tau)
+    return xp.where(same, slope, (f(a) - f(b)) / xp.where(same, 1, a - b))
+
+
+def _second_of_pieces(f: Any, a: Any, b: Any, c: Any) -> Any:
+    """f[a, b, c] from first differences, the outermost values last; 0 on one piece."""
+    xp = namespace(a)
+    low, middle, high = _sorted(a, b, c)
+    same = _piece(low, f.tau) == _piece(high, f.tau)
+    return xp.where(same, 0, (f.first(high, middle) - f.first(middle, low)) / xp.where(same, 1, high - low))
+
+
+def _sorted(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any]:
+    xp = namespace(a)
+    small, large = xp.minimum(a, b), xp.maximum(a, b)
+    return xp.minimum(small, c), xp.maximum(small, xp.minimum(large, c)), xp.maximum(large, c)
+
+
+# --------------------------------------------------------------------------- odd functions of singular values
+
+
+def svt(x: Any, /, tau: Any) -> Any:
+    """Singular value thresholding, U max(S - tau, 0) Vh for x = U S Vh: the proximal operator of tau · nuclear norm.
+
+    It minimises tau ‖y‖_* + ½ ‖y - x‖_F² over y. x is (*batch, l, m); tau ≥ 0 is a number or one for each matrix,
+    (*batch), and both have gradients, first and second, right at equal and at zero singular values. Where a
+    singular value equals tau there is none, and it counts as below. Raises ValueError for a negative tau.
+    (Cai, Candès, Shen 2010; derivative: Candès, Sing-Long, Trzasko 2013.)
+
+    >>> import cutnn as ct
+    >>> ct.linalg.svt(ct.asarray([[0.0, 3.0], [1.0, 0.0]]), 2.0)
+    array([[0., 1.],
+           [0., 0.]])
+    """
+    least = raw(tau)
+    if not bool((least >= 0) if isinstance(least, int | float) else namespace(least).all(least >= 0)):
+        raise ValueError(f"svt: tau is {least}; expected a threshold of at least 0")
+    if hasattr(tau, "shape"):
+        tau = reshape(astype(tau, raw(x).real.dtype), (*tau.shape, 1))
+    return _odd(x, tau, Shrink, _factors(x))
+
+
+@constant
+def _factors(x: Any) -> Any:
+    return tuple(namespace(x).linalg.svd(x, full_matrices=False))
+
+
+@constant
+def _cutoff(s: Any) -> Any:
+    """What the decomposition's rounding errors make of a singular value 0, (*batch, 1)."""
+    return 10 * namespace(s).finfo(s.dtype).eps * s.sum(axis=-1, keepdims=True)
+
+
+def _odd_rule(g: Any, x: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return fit(conj(_odd_first(x, conj(g), tau, kind, factors)), x.shape, x.dtype)
+
+
+def _odd_by_tau(g: Any, x: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return _by_tau(g, _odd(x, tau, Step, factors), tau) if kind is Shrink else None
+
+
+def _by_tau(g: Any, step: Any, tau: Any) -> Any:
+    return fit(-real(g * step).sum(axis=(-2, -1))[..., None], tau.shape, tau.dtype)
+
+
+@primitive(x=_odd_rule, tau=_odd_by_tau)
+def _odd(x: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    """U f(S) Vh for f = kind(tau), with tau (*batch, 1) or a number, and the factors U, S, Vh of x."""
+    u, s, vh = factors
+    return (u * _row(kind(tau)(s))) @ vh
+
+
+def _first_by_x(g: Any, x: Any, e: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, e, conj(g), tau, kind)), x.shape, x.dtype)
+
+
+def _first_by_e(g: Any, x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return fit(conj(_odd_first(x, conj(g), tau, kind, factors)), e.shape, e.dtype)
+
+
+def _first_by_tau(g: Any, x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    return _by_tau(g, _odd_first(x, e, tau, Step, factors), tau) if kind is Shrink else None
+
+
+@primitive(x=_first_by_x, e=_first_by_e, tau=_first_by_tau)
+def _odd_first(x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
+    """The derivative of `_odd` at x in the direction e.
+
+    On the Hermitian and the skew part of C = Uᴴ E V act f[s_i, s_j] and f[s_i, -s_j], on what lies outside of the
+    spans of U and of V acts f[s_i, 0].
+    """
+    u, s, vh = factors
+    f, uh, v = kind(_column(tau)), adjoint(u), adjoint(vh)
+    ue, ev = uh @ e, e @ v
+    c = ue @ v
+    symmetric = (c + adjoint(c)) / 2
+    inner = f.first(_column(s), _row(s)) * symmetric + f.first(_column(s), -_row(s)) * (c - symmetric)
+    total = u @ inner @ vh
+    outside = f.first(_row(s), 0 * _row(s))
+    if u.shape[-2] > s.shape[-1]:
+        total = total + ((ev - u @ c) * outside) @ vh
+    if vh.shape[-1] > s.shape[-1]:
+        total = total + (u * outside) @ (ue - c @ vh)
+    return total
+
+
+def _second_by_e(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, conj(g), h, tau, kind)), e.shape, e.dtype)
+
+
+def _second_by_h(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return fit(conj(_odd_second(x, e, conj(g), tau, kind)), h.shape, h.dtype)
+
+
+def _second_by_tau(g: Any, x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    return _by_tau(g, _odd_second(x, e, h, tau, Step), tau) if kind is Shrink else None
+
+
+@primitive(x=_NO_THIRD, e=_second_by_e, h=_second_by_h, tau=_second_by_tau)
+def _odd_second(x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
+    """The second derivative of `_odd` at x in the directions e and h."""
+    xp = namespace(x)
+    rows, columns = x.shape[-2:]
+    u, s, vh = xp.linalg.svd(x, full_matrices=True)
+    v, k = adjoint(vh), s.shape[-1]
+    left, right = u[..., :k] / 2**0.5, v[..., :k] / 2**0.5
+    # The eigenvectors of [[0, x], [xᴴ, 0]]: their upper and their lower part.
+    upper = xp.concat(
+        [left, left, u[..., k:], xp.zeros((*u.shape[:-1], columns - k), dtype=x.dtype)], axis=-1
+    )
+    lower = xp.concat(
+        [right, -right, xp.zeros((*v.shape[:-1], rows - k), dtype=x.dtype), v[..., k:]], axis=-1
+    )
+    w = xp.concat([s, -s, xp.zeros((*s.shape[:-1], rows + columns - 2 * k), dtype=s.dtype)], axis=-1)
+    y, z = (half + adjoint(half) for half in (adjoint(upper) @ d @ lower for d in (e, h)))
+    return upper @ _second_sum(kind(_column(tau)), w, y, z) @ adjoint(lower)
+
+
+def _second_sum(f: Any, w: Any, y: Any, z: Any) -> Any:
+    """Σ_k f[w_i, w_k, w_j] (y_ik z_kj + z_ik y_kj), one k at a time: all at once would need n³ numbers."""
+    total = 0
+    for k in range(w.shape[-1]):
+        to, back = slice(k, k + 1), (..., slice(k, k + 1), slice(None))
+        pairs = y[..., to] * z[back] + z[..., to] * y[back]
+        total = total + f.second(_column(w), _column(w)[back], _row(w)) * pairs
+    return total
+
+
+# ------------------------------------------------------------------------------- norms and the polar factors
+
+
+def _nuclear_norm_rule(g: Any, x: Any, factors: Any) -> Any:
+    return reshape(g, (*g.shape, 1, 1)) * conj(_odd(x, _cutoff(factors[1]), Step, factors))
+
+
+@primitive(x=_nuclear_norm_rule)
+def _nuclear_norm(x: Any, factors: Any) -> Any:
+    return factors[1].sum(axis=-1)
+
+
+def nuclear_norm(x: Any) -> Any:
+    """The sum of the singular values of each matrix; the gradient at singular values 0 is that of least norm."""
+    return _nuclear_norm(x, _factors(x))
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+def _row(x: Any) -> Any:
+    return reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
+
+
+def _column(x: Any) -> Any:
+    return reshape(x, (*x.shape, 1)) if hasattr(x, "shape") else x
