@@ -41,6 +41,25 @@ def finite(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
     return A
 
 
+def rank(star: StarAlgebra, name: str, A: Any, k: Any) -> None:
+    """Raise where k is no tubal rank of A."""
+    most = min(A.shape[-2:])
+    if not isinstance(k, int | np.integer) or isinstance(k, bool):
+        raise TypeError(f"{star}.{name}: the rank is {k!r}; expected an integer from 1 to {most}")
+    if not 1 <= k <= most:
+        raise ValueError(f"{star}.{name}: the rank of A, {tuple(A.shape)}, is one of 1 to {most}, not {k}")
+
+
+def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
+    """Raise where these do not say how many singular triplets are kept."""
+    if (energy is None) == (count is None):
+        raise TypeError(f"{star}.{name}: give either an energy, 0.99 say, or a count of singular triplets")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"{star}.{name}: the energy is a fraction above 0, up to 1, and is {energy}")
+    if count is not None and count < 1:
+        raise ValueError(f"{star}.{name}: the count of singular triplets is at least 1, and is {count}")
+
+
 def transformed(star: StarAlgebra, A_hat: Any) -> Any:
     """A_hat as a transform in floats, or an error that says how it is none."""
     shape = _shape(star, "inverse", "A_hat", A_hat)

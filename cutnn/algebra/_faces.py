@@ -8,7 +8,7 @@ a face that is its own conjugate is taken as the real matrix that it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,13 @@ class Spectrum:
         lead, own = (slice(None),) * self.lead, len(self._own)
         return [faces[(*lead, slice(own))], faces[(*lead, slice(own, None))]]
 
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """Results for the faces, (*batch, faces, ...), from those for the real and for the complex ones."""
+        if len(parts) == 1:
+            return parts[0]
+        dtype = np.result_type(*[part.dtype for part in parts])
+        return ct.concat([ct.astype(part, dtype) for part in parts], axis=self.lead)
+
     def name(self, place: tuple[int, ...]) -> str:
         """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
         face = np.unravel_index(self.numbers[place[-1]], self.star.shape)
@@ -117,8 +124,8 @@ class Faces(Spectrum):
             operands.append(x.parts if isinstance(x, Faces) else x if isinstance(x, list) else self.split(x))
         results = [function(*faces) for faces in zip(*operands, strict=True)]
         if not isinstance(results[0], tuple):
-            return _joined(results, self.lead)
-        return tuple([_joined(parts, self.lead) for parts in zip(*results, strict=True)])
+            return self.joined(results)
+        return tuple([self.joined(parts) for parts in zip(*results, strict=True)])
 
 
 def name_of_face(place: tuple[int, ...], star: StarAlgebra) -> str:
@@ -135,13 +142,6 @@ def like(x: np.ndarray, other: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------- helpers
-
-
-def _joined(parts: Any, axis: int) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    dtype = np.result_type(*[part.dtype for part in parts])
-    return ct.concat([ct.astype(part, dtype) for part in parts], axis=axis)
 
 
 def _conjugate_faces(star: StarAlgebra) -> tuple[np.ndarray, ...]:

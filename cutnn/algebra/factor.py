@@ -15,8 +15,9 @@ import numpy as np
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
 from cutnn.algebra._faces import Faces, like
+from cutnn.algebra.compression import Compressed, Compression, compress, compression
 from cutnn.device import namespace
-from cutnn.tape import raw
+from cutnn.tape import NotDifferentiableError, Traced, raw
 
 if TYPE_CHECKING:
     from cutnn.algebra.star import StarAlgebra
@@ -33,24 +34,31 @@ class TubalSVD(NamedTuple):
 
 
 class EnergySVD(NamedTuple):
-    """The factors of U ★ diagonal(S) ★ Vh, and the number of singular triplets that each face has in it."""
+    """The factors of U ★ diagonal(S) ★ Vh, the number of singular triplets that each face has in it, and
+    what they cost and hold."""
 
     U: Any
     S: Any
     Vh: Any
     multirank: Any
+    compression: Compression
 
 
 class Factorisations:
     """The factorisations of `StarAlgebra`."""
 
-    def svd(self: StarAlgebra, A: Any, rank: int | None = None) -> TubalSVD:
+    def svd(self: StarAlgebra, A: Any, rank: int | None = None, full: bool = False) -> TubalSVD:
         """The t-SVDM, A = U ★ diagonal(S) ★ Vh; with `rank` k, the k largest singular tubes and their slices.
 
         For A (..., l, m) and k = min(l, m) unless given, U is (..., l, k), S (*batch, *shape, k), Vh (..., k, m).
-        Each face of Ŝ holds the singular values of that face of Â, falling; UᴴU = Vh Vhᴴ = I. For M = c · unitary
-        no tensor of tubal rank k is nearer to A (Eckart-Young). Gradients are as those of `ct.linalg.svd`. Raises
-        ValueError for a rank out of range. (Kilmer, Horesh, Avron, Newman 2021.)
+        With `full` U is (..., l, l) and Vh (..., m, m), M-unitary both, and S as before. Each face of Ŝ holds the
+        singular values of that face of Â, falling; UᴴU = Vh Vhᴴ = I. For M = c · unitary no tensor of tubal rank k
+        is nearer to A (Eckart-Young).
+
+        Gradients are those of `ct.linalg.svd`: finite, and right for what does not depend on the choice of vectors
+        as long as the singular values of a face are apart. That of the approximation U ★ diagonal(S) ★ Vh is right
+        without that in `low_rank`. Raises ValueError for a rank out of range and for entries that are not finite,
+        TypeError for a rank with `full`. (Kilmer, Horesh, Avron, Newman 2021.)
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -61,13 +69,16 @@ class Factorisations:
         ((5, 3), True)
         """
         A = check.finite(self, "svd", check.tensor(self, "svd", A))
-        most = min(A.shape[-2:])
-        if rank is not None and not 1 <= rank <= most:
-            raise ValueError(
-                f"{self}.svd: the rank of A, {tuple(A.shape)}, is one of 1 to {most}, not {rank}"
-            )
+        if rank is not None:
+            if full:
+                raise TypeError(
+                    f"{self}.svd: full=True asks for all {A.shape[-2]} slices of U and {A.shape[-1]} of Vh, "
+                    f"rank={rank} for {rank} of each; give one of the two"
+                )
+            check.rank(self, "svd", A, rank)
         faces = Faces(self, A)
-        return TubalSVD(*_tensors(faces, faces.map(_svd), rank))
+        triplets = faces.map(lambda part: ct.linalg.svd(part, full_matrices=full))
+        return TubalSVD(*_tensors(faces, triplets if full else _first(triplets, rank)))
 
     def svd_energy(
         self: StarAlgebra, A: Any, energy: float | None = None, *, count: int | None = None
@@ -77,34 +88,59 @@ class Factorisations:
         `energy` is the share of Σ σ², above 0 and up to 1; in its place `count` is the number of values to keep,
         the largest. Returns U, S, Vh as `svd` does, as wide as the face that keeps most (in other faces the
         transforms of the further slices are 0), and the multirank, (*batch, *shape): how many each face keeps.
-        Its sum is the implicit rank, and times l + m the storage. For M = c · unitary the energy is that of A.
-        Where faces are conjugates of each other both of a pair are kept, or none. Raises ValueError for numbers
-        out of range. (Kilmer, Horesh, Avron, Newman 2021.)
+        `compression` has the implicit rank, the storage and the error that go with it. For M = c · unitary the
+        energy is that of A. Where faces are conjugates of each other both of a pair are kept, or none. Gradients,
+        as those of `svd`, are along changes that keep the multirank. Raises ValueError for numbers out of range and
+        for entries that are not finite. (Kilmer, Horesh, Avron, Newman 2021.)
 
         >>> from cutnn import algebra
         >>> star = algebra.dct(5)
         >>> A = star.random(4, 3, seed=0)
-        >>> U, S, Vh, multirank = star.svd_energy(A, count=6)
+        >>> U, S, Vh, multirank, compression = star.svd_energy(A, count=6)
         >>> multirank.sum(), star.norm(star(U, star.diagonal(S), Vh)) ** 2 > 0.5 * star.norm(A) ** 2
         (np.int64(6), np.True_)
+        >>> compression.storage, compression.ratio.round(2), compression.relative_error < 0.5
+        (np.int64(42), np.float64(1.43), np.True_)
         """
         A = check.finite(self, "svd_energy", check.tensor(self, "svd_energy", A))
-        if (energy is None) == (count is None):
-            raise TypeError(
-                f"{self}.svd_energy: give either an energy, 0.99 say, or a count of singular triplets"
-            )
-        if energy is not None and not 0 < energy <= 1:
-            raise ValueError(f"{self}.svd_energy: the energy is a fraction above 0, up to 1, and is {energy}")
-        if count is not None and count < 1:
-            raise ValueError(
-                f"{self}.svd_energy: the count of singular triplets is at least 1, and is {count}"
-            )
+        check.share(self, "svd_energy", energy, count)
         faces = Faces(self, A)
         triplets = faces.map(_svd)
         kept = _largest(faces, triplets[1], energy, count)
         ranks = kept.sum(axis=-1)
-        most = int(ranks.max()) if ranks.size else 0
-        return EnergySVD(*_tensors(faces, triplets, most, kept), faces.of_all(ranks))
+        U, s, Vh = _first(triplets, int(ranks.max()) if ranks.size else 0)
+        mask = kept[..., : s.shape[-1]]
+        U, s, Vh = ct.where(mask[..., None, :], U, 0), ct.where(mask, s, 0), ct.where(mask[..., None], Vh, 0)
+        statistics = compression(faces, A, triplets[1], kept)
+        return EnergySVD(*_tensors(faces, (U, s, Vh)), faces.of_all(ranks), statistics)
+
+    def compress(
+        self: StarAlgebra, A: Any, energy: float | None = None, *, count: int | None = None
+    ) -> Compressed:
+        """A as the singular triplets that `svd_energy` keeps, in flat arrays without a zero: see `Compressed`.
+
+        Every tensor of a batch is truncated alone, and all are held in one object. It is storage and has no
+        gradient: NotDifferentiableError; `low_rank` has. Raises ValueError as `svd_energy`.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.dct(16)
+        >>> A = np.cumsum(star.random(20, 30, seed=0), axis=0)
+        >>> held = star.compress(A, 0.9)
+        >>> held.ratio > 2, star.norm(A - held.decompress()) <= 0.1**0.5 * star.norm(A)
+        (True, np.True_)
+        """
+        A = check.finite(self, "compress", check.tensor(self, "compress", A))
+        check.share(self, "compress", energy, count)
+        if type(A) is Traced:
+            raise NotDifferentiableError(
+                f"{self}.compress gives storage, which has no gradient; low_rank gives the tensor it stands for, with "
+                "its gradient, and stop_gradient(A) can be compressed"
+            )
+        faces = Faces(self, A)
+        triplets = [_svd(part) for part in faces.parts]
+        kept = _largest(faces, faces.joined([s for _, s, _ in triplets]), energy, count)
+        return compress(faces, A, triplets, kept)
 
     def diagonal(self: StarAlgebra, S: Any) -> Any:
         """The f-diagonal tensor (*batch, *shape, k, k) of k tubes (*batch, *shape, k).
@@ -150,13 +186,12 @@ def _largest(faces: Faces, s: Any, energy: float | None, count: int | None) -> A
     return xp.take_along_axis(kept, ct.argsort(order, axis=-1), axis=-1).reshape(shape)
 
 
-def _tensors(faces: Faces, triplets: Any, rank: int | None, kept: Any = None) -> tuple[Any, Any, Any]:
-    """The first `rank` singular triplets of every face as tensors U, S, Vh; zeros where they are not kept."""
+def _first(triplets: Any, rank: int | None) -> tuple[Any, Any, Any]:
     U, s, Vh = triplets
-    U, s, Vh = U[..., :rank], s[..., :rank], Vh[..., :rank, :]
-    if kept is not None:
-        kept = kept[..., :rank]
-        U = ct.where(kept[..., None, :], U, 0)
-        s = ct.where(kept, s, 0)
-        Vh = ct.where(kept[..., None], Vh, 0)
+    return U[..., :rank], s[..., :rank], Vh[..., :rank, :]
+
+
+def _tensors(faces: Faces, triplets: Any) -> tuple[Any, Any, Any]:
+    """U, S and Vh as tensors."""
+    U, s, Vh = triplets
     return faces.tensor(U), faces.tubes(s), faces.tensor(Vh)

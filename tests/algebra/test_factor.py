@@ -214,7 +214,7 @@ def test_the_fewest_triplets_reach_the_energy(name: str, make: Any, energy: floa
 @every_algebra
 def test_faces_keep_as_many_triplets_as_the_multirank_says(name: str) -> None:
     star = ALGEBRAS[name]
-    U, S, Vh, multirank = star.svd_energy(star.random(4, 3, (2,), seed=1), 0.7)
+    U, S, Vh, multirank, _ = star.svd_energy(star.random(4, 3, (2,), seed=1), 0.7)
     assert multirank.shape == (2, *star.shape)
     values = spectrum(star, S)
     np.testing.assert_array_equal((np.abs(values) > 1e-12).sum(axis=-1), multirank.reshape(2, star.n))
@@ -240,7 +240,7 @@ def test_conjugate_faces_are_kept_or_dropped_together() -> None:
 
 def test_a_zero_tensor_and_one_without_slices() -> None:
     star = algebra.fft(3)
-    U, S, Vh, multirank = star.svd_energy(star.zeros(2, 3), 0.9)
+    U, S, Vh, multirank, _ = star.svd_energy(star.zeros(2, 3), 0.9)
     assert multirank.tolist() == [0, 0, 0] and S.shape == (3, 0)
     assert not star(U, star.diagonal(S), Vh).any()
     assert [x.shape for x in star.svd(star.zeros(2, 0))] == [(3, 2, 0), (3, 0), (3, 0, 0)]
@@ -327,7 +327,8 @@ def test_factors_stay_on_the_device(name: str, pretend_device: Any) -> None:
     A = star.random(3, 2, (2,), seed=0)
     there = ct.to_device(A, "pretend")
     here = star.svd_energy(A, 0.9)
-    for got, expected in zip(star.svd_energy(there, 0.9), here, strict=True):
+    got_, expected_ = ([*x[:4], *x.compression] for x in (star.svd_energy(there, 0.9), here))
+    for got, expected in zip(got_, expected_, strict=True):
         assert ct.device_of(got) == "pretend"
         np.testing.assert_allclose(ct.to_host(got), expected, atol=1e-12)
     gradient = ct.grad(lambda A: ct.sum(ct.abs(star.svd(A, rank=1).S) ** 2))
