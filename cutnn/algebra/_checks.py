@@ -50,6 +50,29 @@ def rank(star: StarAlgebra, name: str, A: Any, k: Any) -> None:
         raise ValueError(f"{star}.{name}: the rank of A, {tuple(A.shape)}, is one of 1 to {most}, not {k}")
 
 
+def samples(
+    star: StarAlgebra, A: Any, k: Any, tolerance: Any, oversampling: Any, power_iterations: Any
+) -> None:
+    """Raise where these do not say how many samples `svd_randomized` takes."""
+    name = f"{star}.svd_randomized"
+    if (k is None) == (tolerance is None):
+        raise TypeError(f"{name}: give either a rank or a tolerance, 1e-3 say")
+    if k is not None:
+        rank(star, "svd_randomized", A, k)
+    elif not 0 < tolerance < 1:
+        raise ValueError(f"{name}: the tolerance is relative, above 0 and below 1, and is {tolerance}")
+    least = 0 if tolerance is None else 1
+    if oversampling < least:
+        what = (
+            "samples beyond the rank are 0" if least == 0 else "samples taken at a time, oversampling, are 1"
+        )
+        raise ValueError(f"{name}: the {what} or more, not {oversampling}")
+    if power_iterations < 0:
+        raise ValueError(f"{name}: the power iterations are 0 or more, not {power_iterations}")
+    if 0 in A.shape:
+        raise ValueError(f"{name}: A, {tuple(A.shape)}, has no entries to sample")
+
+
 def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
     """Raise where these do not say how many singular triplets are kept."""
     if (energy is None) == (count is None):

@@ -206,6 +206,36 @@ def _svd(x: Any) -> Any:
     return namespace(x).linalg.svd(x, full_matrices=False)
 
 
+def _projected_svd_rule(g: Any, ans: Any, x: Any, steps: int) -> Any:
+    """That of the SVD, and what the rest R = x - U S Vh, which is not 0, adds to it.
+
+    Outside of the spans of U and V the rule of a whole SVD is Ā = Y Vh + U Zᴴ with Y S = Ū + R Z, Z S = V̄ + Rᴴ Y.
+    For R = 0 these are the two last terms of `_svd_rule`; each step of a fixed point iteration gains a factor
+    σ_max(R) / s.
+    """
+    total, (u, s, vh) = _svd_rule(g, ans), ans
+    inverse, v = _row(_reciprocal(s, s)), adjoint(vh)
+    y_bar = 0 * u if g[0] is None else conj(g[0])
+    z_bar = 0 * v if g[2] is None else g[2].mT
+    first_y, first_z = (y_bar - u @ (adjoint(u) @ y_bar)) * inverse, (z_bar - v @ (vh @ z_bar)) * inverse
+    rest = x - (u * _row(s)) @ vh
+    y, z = first_y, first_z
+    for _ in range(steps):
+        y, z = first_y + (rest @ z) * inverse, first_z + (adjoint(rest) @ y) * inverse
+    return total + conj((y - first_y) @ vh + u @ adjoint(z - first_z))
+
+
+@primitive(x=_projected_svd_rule)
+def projected_svd(x: Any, basis: Any, steps: int) -> Any:
+    """The SVD (U, S, Vh) of Q Qᴴ x, for a basis Q, (*batch, l, q), of orthonormal columns, q ≤ min(l, m).
+
+    Its gradient is that of singular triplets of x, which they are where Q holds singular vectors of x, as a basis
+    found from x does. That of triplet i is right up to (σ_{q+1} / σ_i)^(steps + 1), σ those of x.
+    """
+    u, s, vh = _svd(adjoint(basis) @ x)
+    return basis @ u, s, vh
+
+
 def _full_svd_rule(g: Any, x: Any) -> Any:
     u_bar, s_bar, vh_bar = g
     if u_bar is not None or vh_bar is not None:
