@@ -1,4 +1,4 @@
-"""Decompositions of matrices: `cholesky`, `qr`, `eigh`, `svd`, `eig` and their values alone.
+"""Decompositions of matrices: `cholesky`, `lu`, `qr`, `eigh`, `svd`, `eig` and their values alone.
 
 Rules are the published adjoint forms, conjugated at both ends because rules are bilinear (see `cutnn.tape`).
 In them a bar marks the cotangent: Ā belongs to A.
@@ -12,6 +12,7 @@ equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from cutnn.array._define import fit
@@ -46,6 +47,88 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Any:
     """
     return namespace(x).linalg.cholesky(x, upper=upper)
 
+
+# ------------------------------------------------------------------------------------------------------- lu
+
+
+class LUResult(NamedTuple):
+    """The factors of P @ L @ U: a permutation, a unit lower and an upper triangle."""
+
+    P: Any
+    L: Any
+    U: Any
+
+
+def _lu_rule(g: Any, ans: Any, x: Any) -> Any:
+    """Ā = P L⁻ᴴ (tril(Lᴴ L̄, -1) + triu(Ū Uᴴ)) U⁻ᴴ, L and U square (de Hoog, Anderssen, Lukas 2011).
+
+    Of a tall matrix L₂, below the square L₁, and of a wide one U₂, right of U₁, take their own cotangents along:
+    tril(L₁ᴴ L̄₁, -1) - triu(L₂ᴴ L̄₂) and triu(Ū₁ U₁ᴴ) - tril(Ū₂ U₂ᴴ, -1), and in Ā have L̄₂ U⁻ᴴ and P L⁻ᴴ Ū₂.
+    """
+    (p, lower, upper), count = ans, min(x.shape[-2:])
+    l_bar, u_bar = (0 * part if h is None else conj(h) for part, h in zip((lower, upper), g[1:], strict=True))
+    below, right = slice(count, None), slice(None, count)
+    square, rest = lower[..., right, :], lower[..., below, :]
+    first, more = upper[..., right], upper[..., below]
+    strict, triangle = _lower_half(first, 0.0), _lower_half(first, 1.0).mT
+    inner = (adjoint(square) @ l_bar[..., right, :]) * strict + (
+        u_bar[..., right] @ adjoint(first)
+    ) * triangle
+    if x.shape[-1] > count:
+        inner = inner - (u_bar[..., below] @ adjoint(more)) * strict
+    if x.shape[-2] > count:
+        inner = inner - (adjoint(rest) @ l_bar[..., below, :]) * triangle
+    bar = adjoint(solve(first, adjoint(solve(adjoint(square), inner))))
+    if x.shape[-1] > count:
+        bar = concat([bar, solve(adjoint(square), u_bar[..., below])], axis=-1)
+    if x.shape[-2] > count:
+        bar = concat([bar, adjoint(solve(first, adjoint(l_bar[..., below, :])))], axis=-2)
+    return conj(p @ bar)
+
+
+@primitive(x=_lu_rule)
+def lu(x: Any, /) -> Any:
+    """x = P @ L @ U with partial pivots, as (P, L, U), for (*batch, l, m) and k = min(l, m).
+
+    P (l, l) is a permutation, of real numbers, L (l, k) a unit lower triangle with no entry above 1 in magnitude,
+    U (k, m) an upper one; pivots are the largest in magnitude, of several the first. Singular matrices have them
+    too; the gradient, of L and of U, needs a regular leading square of Pᵀ x: NumPy raises LinAlgError where it is
+    exactly singular. The columns are taken in blocks (Golub and Van Loan, Matrix Computations, 2013, section 3.2).
+
+    >>> import cutnn as ct
+    >>> P, L, U = ct.linalg.lu(ct.asarray([[1.0, 2.0], [2.0, 2.0]]))
+    >>> L, U
+    (array([[1. , 0. ],
+           [0.5, 1. ]]), array([[2., 2.],
+           [0., 1.]]))
+    """
+    xp = namespace(x)
+    *batch, rows, columns = x.shape
+    a, count = xp.array(x.reshape((math.prod(batch), rows, columns))), min(rows, columns)
+    every = xp.arange(a.shape[0])
+    order = xp.zeros(a.shape[:2], dtype=every.dtype) + xp.arange(rows)
+    for start in range(0, count, _LU_BLOCK):
+        stop = min(start + _LU_BLOCK, count)
+        for k in range(start, stop):
+            pivot = k + xp.argmax(xp.abs(a[:, k:, k]), axis=1)
+            for held in (a, order):
+                row = xp.array(held[every, pivot])
+                held[every, pivot] = held[:, k]
+                held[:, k] = row
+            head = a[:, k, k, None]
+            a[:, k + 1 :, k] /= xp.where(head == 0, 1, head)  # where the pivot is 0, so is all below it
+            a[:, k + 1 :, k + 1 : stop] -= a[:, k + 1 :, k, None] * a[:, k, None, k + 1 : stop]
+        if stop < columns:
+            unit = xp.tril(a[:, start:stop, start:stop], -1) + xp.eye(stop - start, dtype=a.dtype)
+            a[:, start:stop, stop:] = xp.linalg.solve(unit, a[:, start:stop, stop:])
+            a[:, stop:, stop:] -= a[:, stop:, start:stop] @ a[:, start:stop, stop:]
+    lower = xp.tril(a[:, :, :count], -1) + xp.eye(rows, count, dtype=a.dtype)
+    p = xp.asarray(order[:, None, :] == xp.arange(rows)[:, None], dtype=a.real.dtype)
+    parts = (p, lower, xp.triu(a[:, :count]))
+    return LUResult(*[part.reshape((*batch, *part.shape[1:])) for part in parts])
+
+
+_LU_BLOCK = 16
 
 # ------------------------------------------------------------------------------------------------------- qr
 

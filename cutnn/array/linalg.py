@@ -16,11 +16,13 @@ import numpy
 
 from cutnn.array._decompositions import (
     EigResult,
+    LUResult,
     cholesky,
     eig,
     eigh,
     eigvals,
     eigvalsh,
+    lu,
     qr,
     svd,
     svdvals,
@@ -49,6 +51,7 @@ from cutnn.tape import Traced, constant, primitive, raw
 
 __all__ = [
     "EigResult",
+    "LUResult",
     "cholesky",
     "cross",
     "det",
@@ -58,6 +61,7 @@ __all__ = [
     "eigvals",
     "eigvalsh",
     "inv",
+    "lu",
     "matmul",
     "matrix_norm",
     "matrix_power",
