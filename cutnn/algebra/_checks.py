@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from cutnn import array as ct
+from cutnn.algebra._faces import Faces, name_of_face
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw
 
@@ -162,6 +163,44 @@ def foldable(star: StarAlgebra, matrix: Any) -> None:
         )
 
 
+def hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
+    """Raise where a face is not Hermitian to rounding, beside the largest entry of its tensor."""
+    parts = [raw(part) for part in faces.parts]
+    if not parts[0].size:
+        return
+    xp = namespace(*parts)
+    sizes = [xp.abs(part).max(axis=(-2, -1)) for part in parts]
+    size = faces.joined(sizes).max(axis=-1, keepdims=True)
+    off = faces.joined([xp.abs(part - part.mT.conj()).max(axis=(-2, -1)) for part in parts])
+    # Rounding of the transform and of a product of m terms.
+    bound = 10 * (faces.star.n + parts[0].shape[-1]) * float(xp.finfo(parts[0].dtype).eps)
+    if bool((off > bound * size).any()):
+        ratio = to_host(off / xp.where(size == 0, 1, size))
+        worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+        raise ValueError(
+            f"{star}.{name}: A is not Hermitian, A = transpose(A): {faces.name(worst)} differs from its conjugate "
+            f"transpose by {ratio[worst]:.3g} times the largest entry of all faces; of a tensor that should be "
+            "Hermitian take (A + star.transpose(A)) / 2"
+        )
+
+
+def definite(star: StarAlgebra, faces: Faces, factors: Callable[[], Any]) -> Any:
+    """The Cholesky factors; LinAlgError where a face is not positive definite. CuPy gives nan there."""
+    try:
+        L = factors()
+    except np.linalg.LinAlgError:
+        L = None
+    values = None if L is None else raw(L)
+    if values is not None and bool(namespace(values).isfinite(values).all()):
+        return L
+    least = np.concatenate([np.linalg.eigvalsh(to_host(raw(part)))[..., 0] for part in faces.parts], axis=-1)
+    worst = np.unravel_index(int(np.argmin(least)), least.shape)
+    raise np.linalg.LinAlgError(
+        f"{star}.cholesky: A is not positive definite: the smallest eigenvalue of {faces.name(worst)} is "
+        f"{least[worst]:.3g}"
+    )
+
+
 def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: Any, *B_hat: Any) -> Any:
     """function(A_hat, *B_hat), the inverse or the solution; LinAlgError where a face of A_hat is singular.
 
@@ -201,14 +240,11 @@ def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
     values = np.linalg.svd(to_host(raw(A_hat)), compute_uv=False)
     largest = values[..., 0].max(axis=tuple(range(-len(star.shape), 0)), keepdims=True)
     ratio = values[..., -1] / np.where(largest == 0, 1, largest)
-    worst = np.unravel_index(np.argmin(ratio), ratio.shape)
+    worst = tuple(int(k) for k in np.unravel_index(np.argmin(ratio), ratio.shape))
     lead = len(worst) - len(star.shape)
-    face = ", ".join(str(int(k)) for k in worst[lead:])
-    place = f" of item {tuple(int(k) for k in worst[:lead])} of the batch" if lead else ""
-    what = f"face {face} of its transform" if star.shape else "the matrix"
     raise np.linalg.LinAlgError(
-        f"{star}.{name}: A is singular to working precision: {what}{place} has the smallest singular value "
-        f"{values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
+        f"{star}.{name}: A is singular to working precision: {name_of_face(worst, star)} has the smallest "
+        f"singular value {values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
         "pinv takes such tensors"
     )
 

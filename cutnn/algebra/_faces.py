@@ -77,7 +77,7 @@ class Spectrum:
         dtype = np.result_type(*[part.dtype for part in parts])
         return ct.concat([ct.astype(part, dtype) for part in parts], axis=self.lead)
 
-    def name(self, place: tuple[int, ...]) -> str:
+    def name(self, place: tuple[Any, ...]) -> str:
         """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
         face = np.unravel_index(self.numbers[place[-1]], self.star.shape)
         return name_of_face(tuple(map(int, (*place[:-1], *face))), self.star)

@@ -24,7 +24,7 @@ from cutnn.tape import NotDifferentiableError, Traced, raw
 if TYPE_CHECKING:
     from cutnn.algebra.star import StarAlgebra
 
-__all__ = ["EnergySVD", "Factorisations", "TubalSVD"]
+__all__ = ["EnergySVD", "Factorisations", "TubalLU", "TubalQR", "TubalSVD"]
 
 
 class TubalSVD(NamedTuple):
@@ -44,6 +44,21 @@ class EnergySVD(NamedTuple):
     Vh: Any
     multirank: Any
     compression: Compression
+
+
+class TubalQR(NamedTuple):
+    """The factors of Q ★ R."""
+
+    Q: Any
+    R: Any
+
+
+class TubalLU(NamedTuple):
+    """The factors of P ★ L ★ U."""
+
+    P: Any
+    L: Any
+    U: Any
 
 
 class Factorisations:
@@ -188,6 +203,73 @@ class Factorisations:
         triplets = [_svd(part) for part in faces.parts]
         kept = _largest(faces, faces.joined([s for _, s, _ in triplets]), energy, count)
         return compress(faces, A, triplets, kept)
+
+    def qr(self: StarAlgebra, A: Any, mode: str = "reduced") -> TubalQR:
+        """The t-QR, A = Q ★ R, with Q M-unitary and R f-upper triangular: the faces of R̂ are upper triangles.
+
+        For A (..., l, m) and k = min(l, m), Q is (..., l, k) and R (..., k, m), or (..., l, l) and (..., l, m) in
+        mode "complete". Q is formed, by Householder reflections of each face of Â (LAPACK): the diagonals of the
+        faces of R̂ are real, and of either sign. In the tensor domain R is a triangle too. The gradient needs full
+        rank of each face, of a wide one in its leading square (LinAlgError on NumPy where it is exactly singular),
+        and in mode "complete" of a tall A there is none, since the further slices of Q are arbitrary:
+        NotDifferentiableError. Raises ValueError for another mode and entries that are not finite.
+        (Kilmer, Martin, Linear Algebra and its Applications 435 (2011).)
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(5)
+        >>> A = star.random(4, 3, seed=0)
+        >>> Q, R = star.qr(A)
+        >>> np.allclose(star(Q, R), A), np.allclose(star(star.transpose(Q), Q), star.eye(3))
+        (True, True)
+        """
+        A = check.finite(self, "qr", check.tensor(self, "qr", A))
+        if mode not in ("reduced", "complete"):
+            raise ValueError(f"{self}.qr: the mode is {mode!r}; expected 'reduced' or 'complete'")
+        faces = Faces(self, A)
+        Q, R = faces.map(lambda part: tuple(ct.linalg.qr(part, mode=mode)))
+        return TubalQR(faces.tensor(Q), faces.tensor(R))
+
+    def lu(self: StarAlgebra, A: Any) -> TubalLU:
+        """A = P ★ L ★ U, by Gaussian elimination with partial pivots in each face of Â.
+
+        For A (..., l, m) and k = min(l, m) each face of P̂ (..., l, l) is a permutation matrix, so that P is
+        M-unitary, of L̂ (..., l, k) a unit lower triangle with no entry above 1 in magnitude, and of Û (..., k, m)
+        an upper triangle; L and U are triangles in the tensor domain too. Singular faces have such factors. P is
+        constant in gradients, which need a regular leading square of each face of Pᴴ ★ A (LinAlgError on NumPy where
+        it is exactly singular). Raises ValueError for entries that are not finite.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(5)
+        >>> A = star.random(3, 3, seed=0)
+        >>> P, L, U = star.lu(A)
+        >>> np.allclose(star(P, L, U), A), np.allclose(star(star.transpose(P), P), star.eye(3))
+        (True, True)
+        """
+        faces = Faces(self, check.finite(self, "lu", check.tensor(self, "lu", A)))
+        return TubalLU(*map(faces.tensor, faces.map(ct.linalg.lu)))
+
+    def cholesky(self: StarAlgebra, A: Any) -> Any:
+        """L with L ★ Lᴴ = A, for a Hermitian positive definite A (..., m, m): the faces of L̂ are lower triangles.
+
+        Their diagonals are positive. The gradient is Hermitian, A = Aᴴ. Raises ValueError where A is not Hermitian
+        to rounding, numpy.linalg.LinAlgError, naming the face, where it is not positive definite.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(5)
+        >>> B = star.random(3, 4, seed=0)
+        >>> A = star(B, star.transpose(B))
+        >>> L = star.cholesky(A)
+        >>> np.allclose(star(L, star.transpose(L)), A), np.allclose(L, np.tril(L))
+        (True, True)
+        """
+        A = check.finite(self, "cholesky", check.tensor(self, "cholesky", A))
+        check.square(self, "cholesky", A)
+        faces = Faces(self, A)
+        check.hermitian(self, "cholesky", faces)
+        return faces.tensor(check.definite(self, faces, lambda: faces.map(ct.linalg.cholesky)))
 
     def diagonal(self: StarAlgebra, S: Any) -> Any:
         """The f-diagonal tensor (*batch, *shape, k, k) of k tubes (*batch, *shape, k).
