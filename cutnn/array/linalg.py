@@ -27,6 +27,7 @@ from cutnn.array._decompositions import (
     svd,
     svdvals,
 )
+from cutnn.array._functions import expm, sqrtm
 from cutnn.array._linear import normal_axes
 from cutnn.array._products import (
     adjoint,
@@ -43,7 +44,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
-from cutnn.array._spectral import nuclear_norm, svt
+from cutnn.array._spectral import PolarResult, logm, nuclear_norm, polar, powm, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
@@ -52,6 +53,7 @@ from cutnn.tape import Traced, constant, primitive, raw
 __all__ = [
     "EigResult",
     "LUResult",
+    "PolarResult",
     "cholesky",
     "cross",
     "det",
@@ -60,8 +62,10 @@ __all__ = [
     "eigh",
     "eigvals",
     "eigvalsh",
+    "expm",
     "inv",
     "lu",
+    "logm",
     "matmul",
     "matrix_norm",
     "matrix_power",
@@ -69,9 +73,12 @@ __all__ = [
     "matrix_transpose",
     "outer",
     "pinv",
+    "polar",
+    "powm",
     "qr",
     "slogdet",
     "solve",
+    "sqrtm",
     "svd",
     "svdvals",
     "svt",
