@@ -138,7 +138,7 @@ def _check_root(x: Any, root: Any) -> None:
         nearest = values[numpy.argmax(numpy.abs(numpy.angle(values)) + (values == 0) * 9)]
         raise DomainError(
             place,
-            f"has no principal square root to working precision: an eigenvalue is {nearest:.3g}, and the root needs all "
+            f"has no principal square root to working precision: an eigenvalue is {nearest:.3g}, and it needs all "
             "off the closed negative real axis, or a matrix that is Hermitian and positive semidefinite",
         )
 

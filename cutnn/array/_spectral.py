@@ -114,18 +114,21 @@ def svt(x: Any, /, tau: Any) -> Any:
         raise ValueError(f"svt: tau is {least}; expected a threshold of at least 0")
     if hasattr(tau, "shape"):
         tau = reshape(astype(tau, raw(x).real.dtype), (*tau.shape, 1))
-    return _odd(x, tau, Shrink, _factors(x))
+    return _odd(x, tau, Shrink, factors_of(x))
 
 
 @constant
-def _factors(x: Any) -> Any:
+def factors_of(x: Any) -> Any:
+    """U, S, Vh of x, without derivative."""
     return tuple(namespace(x).linalg.svd(x, full_matrices=False))
 
 
 @constant
-def _cutoff(s: Any) -> Any:
-    """What the decomposition's rounding errors make of a singular value 0, (*batch, 1)."""
-    return 10 * namespace(s).finfo(s.dtype).eps * s.sum(axis=-1, keepdims=True)
+def _cutoff(s: Any, atol: Any = 0.0) -> Any:
+    """What rounding errors make of a singular value 0, (*batch, 1): those of the decomposition, or `atol` of x."""
+    xp = namespace(s)
+    own = 10 * xp.finfo(s.dtype).eps * s.sum(axis=-1, keepdims=True)
+    return xp.maximum(own, atol[..., None] if hasattr(atol, "shape") else atol)
 
 
 def _odd_rule(g: Any, x: Any, tau: Any, kind: Any, factors: Any) -> Any:
@@ -226,42 +229,48 @@ def _second_sum(f: Any, w: Any, y: Any, z: Any) -> Any:
 # ------------------------------------------------------------------------------- norms and the polar factors
 
 
-def _nuclear_norm_rule(g: Any, x: Any, factors: Any) -> Any:
-    return reshape(g, (*g.shape, 1, 1)) * conj(_odd(x, _cutoff(factors[1]), Step, factors))
+def _nuclear_norm_rule(g: Any, x: Any, factors: Any, cutoff: Any) -> Any:
+    return reshape(g, (*g.shape, 1, 1)) * conj(_odd(x, cutoff, Step, factors))
 
 
 @primitive(x=_nuclear_norm_rule)
-def _nuclear_norm(x: Any, factors: Any) -> Any:
+def _nuclear_norm(x: Any, factors: Any, cutoff: Any) -> Any:
     return factors[1].sum(axis=-1)
 
 
-def nuclear_norm(x: Any) -> Any:
-    """The sum of the singular values of each matrix; the gradient at singular values 0 is that of least norm."""
-    return _nuclear_norm(x, _factors(x))
+def nuclear_norm(x: Any, atol: Any = 0.0) -> Any:
+    """The sum of the singular values of each matrix; where they are 0, up to atol, the gradient is of least norm."""
+    factors = factors_of(x)
+    return _nuclear_norm(x, factors, _cutoff(factors[1], atol))
 
 
-@primitive(x=lambda g, x, factors: _odd_rule(g, x, _cutoff(factors[1]), Step, factors))
-def _polar_factor(x: Any, factors: Any) -> Any:
+def _polar_rule(g: Any, x: Any, factors: Any, cutoff: Any) -> Any:
+    return _odd_rule(g, x, cutoff, Step, factors)
+
+
+@primitive(x=_polar_rule)
+def _polar_factor(x: Any, factors: Any, cutoff: Any) -> Any:
     return factors[0] @ factors[2]
 
 
-def polar(x: Any, /, *, side: str = "right") -> PolarResult:
-    """The polar decomposition of each matrix: x = U P, with U Vh's unitary factor and P Hermitian, psd; as (U, P).
+def polar(x: Any, /, *, side: str = "right", atol: Any = 0.0) -> PolarResult:
+    """The polar decomposition x = U P of each matrix, as (U, P): U as far as it can be unitary, P Hermitian, psd.
 
     For x = W S Vh, (*batch, l, m), U = W Vh, (*batch, l, m), has orthonormal columns or rows, and P = Vhᴴ S Vh is
     (*batch, m, m); with side="left" x = P U and P = W S Wᴴ, (*batch, l, l). The gradients, first and second, are
-    right at equal singular values. At singular values 0 U is not unique and has no derivative: the share of the null
-    spaces counts as 0. Raises ValueError for another side.
+    right at equal singular values. Where singular values are 0 U is not unique and has no derivative: the share of
+    their vectors counts as 0; so does that of singular values up to `atol`, a number or one for each matrix. Raises
+    ValueError for another side.
 
     >>> import cutnn as ct
-    >>> ct.linalg.polar(ct.asarray([[0.0, -2.0], [3.0, 0.0]]))
-    PolarResult(U=array([[ 0., -1.],
-           [ 1.,  0.]]), P=array([[3., 0.],
-           [0., 2.]]))
+    >>> ct.linalg.polar(ct.asarray([[0.0, -2.0], [3.0, 0.0]])).P
+    array([[3., 0.],
+           [0., 2.]])
     """
     if side not in ("left", "right"):
         raise ValueError(f"polar: side is {side!r}; expected 'right', x = U P, or 'left', x = P U")
-    u = _polar_factor(x, _factors(x))
+    factors = factors_of(x)
+    u = _polar_factor(x, factors, _cutoff(factors[1], atol))
     p = adjoint(u) @ x if side == "right" else x @ adjoint(u)
     return PolarResult(u, (p + adjoint(p)) / 2)
 
@@ -271,6 +280,39 @@ class PolarResult(NamedTuple):
 
     U: Any
     P: Any
+
+
+# ------------------------------------------------------------------------------------------ pseudoinverses
+
+
+def pinv(x: Any, /, *, rtol: Any = None) -> Any:
+    """pinv(x, /, *, rtol=None) of the Python array API standard: the Moore-Penrose inverse.
+
+    Singular values up to rtol times the largest count as 0; rtol is max(l, m) eps unless given. The gradient is
+    along changes that keep the rank: where the rank can rise, the inverse jumps.
+    """
+    factors = factors_of(x)
+    s = factors[1]
+    if rtol is None:
+        rtol = max(x.shape[-2:]) * float(namespace(s).finfo(s.dtype).eps)
+    return pinv_above(x, factors, (rtol[..., None] if hasattr(rtol, "shape") else rtol) * s[..., :1])
+
+
+def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
+    """Golub and Pereyra 1973: dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P, transposed."""
+    p, ph, gt = ans, adjoint(ans), g.mT
+    left = gt @ p @ ph
+    right = ph @ p @ gt
+    return -(p.mT @ g @ p.mT) + conj(left - x @ (p @ left) + right - (right @ p) @ x)
+
+
+@primitive(x=_pinv_rule)
+def pinv_above(x: Any, factors: Any, cutoff: Any) -> Any:
+    """The pseudoinverse from the factors U, S, Vh of x, singular values up to the cutoff, (*batch, 1), being 0."""
+    u, s, vh = factors
+    xp = namespace(x)
+    kept = s > cutoff
+    return (adjoint(vh) * _row(xp.where(kept, 1 / xp.where(kept, s, 1), 0))) @ adjoint(u)
 
 
 # -------------------------------------------------------------------------- functions of Hermitian matrices
@@ -358,22 +400,23 @@ def _real_power(w: Any, p: float) -> Any:
     return xp.where(w == 0, 1.0 if p == 0 else 0.0, xp.where(w == 0, 1, w) ** p)
 
 
-def powm(x: Any, p: float, /) -> Any:
+def powm(x: Any, p: float, /, *, atol: Any = 0.0) -> Any:
     """x^p of Hermitian positive semidefinite matrices (*batch, n, n), for a real p; positive definite where p < 0.
 
-    V w^p Vᴴ for x = V w Vᴴ, of which one triangle is read; eigenvalues that are 0 to rounding count as 0. First and
-    second derivatives are right at equal eigenvalues, and are those of x^p in every direction, Hermitian or not;
-    what is infinite, for p < 1 at a singular x, counts as 0. Raises LinAlgError for an eigenvalue out of the domain.
+    V w^p Vᴴ for x = V w Vᴴ, of which one triangle is read; eigenvalues that are 0 to rounding, or up to `atol` (a
+    number or one for each matrix), count as 0. First and second derivatives are right at equal eigenvalues, and are
+    those of x^p in every direction, Hermitian or not; what is infinite, for p < 1 at a singular x, counts as 0.
+    Raises LinAlgError for an eigenvalue out of the domain.
 
     >>> import cutnn as ct
     >>> ct.linalg.powm(ct.asarray([[4.0, 0.0], [0.0, 9.0]]), -0.5).round(3)
     array([[0.5  , 0.   ],
            [0.   , 0.333]])
     """
-    return _hermitian(x, Power(p), _spectrum(x, f"x^{p:g}", p < 0))
+    return _hermitian(x, Power(p), _spectrum(x, f"a power {p:g}", p < 0, atol))
 
 
-def logm(x: Any, /) -> Any:
+def logm(x: Any, /, *, atol: Any = 0.0) -> Any:
     """The logarithm V log(w) Vᴴ of Hermitian positive definite matrices x = V w Vᴴ, (*batch, n, n); as `powm`.
 
     >>> import cutnn as ct
@@ -381,7 +424,7 @@ def logm(x: Any, /) -> Any:
     array([[0., 0.],
            [0., 0.]])
     """
-    return _hermitian(x, Log(), _spectrum(x, "log x", True))
+    return _hermitian(x, Log(), _spectrum(x, "a logarithm", True, atol))
 
 
 class DomainError(numpy.linalg.LinAlgError):
@@ -393,18 +436,18 @@ class DomainError(numpy.linalg.LinAlgError):
 
 
 @constant
-def _spectrum(x: Any, name: str, positive: bool) -> Any:
+def _spectrum(x: Any, what: str, positive: bool, atol: Any) -> Any:
     """The eigenvalues, those that are 0 to rounding made so, and the eigenvectors."""
     xp = namespace(x)
     w, v = xp.linalg.eigh(x)
-    cutoff = _cutoff(abs(w))
+    cutoff = _cutoff(abs(w), atol)
     outside = w <= cutoff if positive else w < -cutoff
     if bool(xp.any(outside)):
         host, values = to_host(outside), to_host(w)
         *place, k = (int(i) for i in numpy.argwhere(host)[0])
         need = "positive definite" if positive else "positive semidefinite"
         raise DomainError(
-            tuple(place), f"has the eigenvalue {values[(*place, k)]:.3g}: {name} needs one that is {need}"
+            tuple(place), f"has the eigenvalue {values[(*place, k)]:.3g}: {what} of it needs it to be {need}"
         )
     return xp.where(w <= cutoff, 0, w), v
 

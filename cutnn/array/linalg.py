@@ -44,7 +44,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
-from cutnn.array._spectral import PolarResult, logm, nuclear_norm, polar, powm, svt
+from cutnn.array._spectral import PolarResult, logm, nuclear_norm, pinv, polar, powm, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
@@ -258,25 +258,7 @@ def _is_well_conditioned(x: Any) -> bool:
     return bool(xp.all(condition < xp.finfo(x.dtype).eps ** -0.5))  # not so for nan, which CuPy may give
 
 
-# ------------------------------------------------------------------------------------- rank, pseudoinverse
-
-
-def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
-    """Golub and Pereyra 1973: dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P, transposed."""
-    p, ph, gt = ans, adjoint(ans), g.mT
-    left = gt @ p @ ph
-    right = ph @ p @ gt
-    return -(p.mT @ g @ p.mT) + conj(left - x @ (p @ left) + right - (right @ p) @ x)
-
-
-@primitive(x=_pinv_rule)
-def pinv(x: Any, /, *, rtol: Any = None) -> Any:
-    """pinv(x, /, *, rtol=None) of the Python array API standard: the Moore-Penrose inverse.
-
-    Singular values below rtol times the largest count as 0. The gradient is along changes that keep the rank:
-    where the rank can rise, the inverse jumps.
-    """
-    return namespace(x).linalg.pinv(x, rtol=rtol)
+# --------------------------------------------------------------------------------------------------- rank
 
 
 @constant
