@@ -463,7 +463,7 @@ def is_hermitian(x: Any) -> Any:
 
 
 def _hermitian_rule(g: Any, x: Any, f: Any, spectrum: Any) -> Any:
-    return conj(_hermitian_first(x, conj(g), f, spectrum))
+    return _hermitian_first(x.mT, g, f, _transposed(spectrum))
 
 
 @primitive(x=_hermitian_rule)
@@ -474,11 +474,11 @@ def _hermitian(x: Any, f: Any, spectrum: Any) -> Any:
 
 
 def _hermitian_first_by_x(g: Any, x: Any, e: Any, f: Any, spectrum: Any) -> Any:
-    return conj(_hermitian_second(x, adjoint(e), conj(g), f, spectrum))
+    return _hermitian_second(x.mT, e.mT, g, f, _transposed(spectrum))
 
 
 def _hermitian_first_by_e(g: Any, x: Any, f: Any, spectrum: Any) -> Any:
-    return conj(_hermitian_first(x, conj(g), f, spectrum))
+    return _hermitian_first(x.mT, g, f, _transposed(spectrum))
 
 
 @primitive(x=_hermitian_first_by_x, e=_hermitian_first_by_e)
@@ -489,11 +489,11 @@ def _hermitian_first(x: Any, e: Any, f: Any, spectrum: Any) -> Any:
 
 
 def _hermitian_second_by_e(g: Any, x: Any, h: Any, f: Any, spectrum: Any) -> Any:
-    return conj(_hermitian_second(x, conj(g), adjoint(h), f, spectrum))
+    return _hermitian_second(x.mT, g, h.mT, f, _transposed(spectrum))
 
 
 def _hermitian_second_by_h(g: Any, x: Any, e: Any, f: Any, spectrum: Any) -> Any:
-    return conj(_hermitian_second(x, adjoint(e), conj(g), f, spectrum))
+    return _hermitian_second(x.mT, e.mT, g, f, _transposed(spectrum))
 
 
 @primitive(x=_NO_THIRD, e=_hermitian_second_by_e, h=_hermitian_second_by_h)
@@ -501,6 +501,11 @@ def _hermitian_second(x: Any, e: Any, h: Any, f: Any, spectrum: Any) -> Any:
     w, v = spectrum
     y, z = (adjoint(v) @ d @ v for d in (e, h))
     return v @ _second_sum(f, w, y, z) @ adjoint(v)
+
+
+def _transposed(spectrum: Any) -> Any:
+    w, v = spectrum
+    return w, conj(v)
 
 
 # -------------------------------------------------------------------------------------------------- helpers
