@@ -144,14 +144,14 @@ def square(star: StarAlgebra, name: str, A: Any) -> None:
         )
 
 
-def rows(star: StarAlgebra, A: Any, B: Any) -> None:
+def rows(star: StarAlgebra, name: str, A: Any, B: Any) -> None:
     """Raise where A ★ X = B cannot hold because A and B have not as many rows."""
     if A.shape[-2] != B.shape[-2]:
         raise ValueError(
-            f"{star}.solve: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; "
+            f"{star}.{name}: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; "
             f"A with {A.shape[-2]} rows needs B of shape {_form(star, rows=A.shape[-2])}"
         )
-    batches(star, "solve", A, B)
+    batches(star, name, A, B)
 
 
 def foldable(star: StarAlgebra, matrix: Any) -> None:

@@ -27,6 +27,7 @@ from cutnn.array._decompositions import (
     svd,
     svdvals,
 )
+from cutnn.array._functions import expm, sqrtm
 from cutnn.array._linear import normal_axes
 from cutnn.array._products import (
     adjoint,
@@ -43,7 +44,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
-from cutnn.array._spectral import nuclear_norm, svt
+from cutnn.array._spectral import PolarResult, logm, nuclear_norm, pinv, polar, powm, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
@@ -52,6 +53,7 @@ from cutnn.tape import Traced, constant, primitive, raw
 __all__ = [
     "EigResult",
     "LUResult",
+    "PolarResult",
     "cholesky",
     "cross",
     "det",
@@ -60,7 +62,9 @@ __all__ = [
     "eigh",
     "eigvals",
     "eigvalsh",
+    "expm",
     "inv",
+    "logm",
     "lu",
     "matmul",
     "matrix_norm",
@@ -69,9 +73,12 @@ __all__ = [
     "matrix_transpose",
     "outer",
     "pinv",
+    "polar",
+    "powm",
     "qr",
     "slogdet",
     "solve",
+    "sqrtm",
     "svd",
     "svdvals",
     "svt",
@@ -251,25 +258,7 @@ def _is_well_conditioned(x: Any) -> bool:
     return bool(xp.all(condition < xp.finfo(x.dtype).eps ** -0.5))  # not so for nan, which CuPy may give
 
 
-# ------------------------------------------------------------------------------------- rank, pseudoinverse
-
-
-def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
-    """Golub and Pereyra 1973: dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P, transposed."""
-    p, ph, gt = ans, adjoint(ans), g.mT
-    left = gt @ p @ ph
-    right = ph @ p @ gt
-    return -(p.mT @ g @ p.mT) + conj(left - x @ (p @ left) + right - (right @ p) @ x)
-
-
-@primitive(x=_pinv_rule)
-def pinv(x: Any, /, *, rtol: Any = None) -> Any:
-    """pinv(x, /, *, rtol=None) of the Python array API standard: the Moore-Penrose inverse.
-
-    Singular values below rtol times the largest count as 0. The gradient is along changes that keep the rank:
-    where the rank can rise, the inverse jumps.
-    """
-    return namespace(x).linalg.pinv(x, rtol=rtol)
+# --------------------------------------------------------------------------------------------------- rank
 
 
 @constant
