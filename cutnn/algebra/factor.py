@@ -18,6 +18,8 @@ from cutnn.algebra import _randomized as randomized
 from cutnn.algebra._faces import Faces, like
 from cutnn.algebra.compression import Compressed, Compression, compress, compression
 from cutnn.array._decompositions import projected_svd
+from cutnn.array._low_rank import low_rank_of
+from cutnn.array._spectral import factors_of
 from cutnn.device import namespace
 from cutnn.tape import NotDifferentiableError, Traced, raw
 
@@ -130,6 +132,49 @@ class Factorisations:
         U, s, Vh = ct.where(mask[..., None, :], U, 0), ct.where(mask, s, 0), ct.where(mask[..., None], Vh, 0)
         statistics = compression(faces, A, triplets[1], kept)
         return EnergySVD(*_tensors(faces, (U, s, Vh)), faces.of_all(ranks), statistics)
+
+    def low_rank(
+        self: StarAlgebra,
+        A: Any,
+        rank: int | None = None,
+        *,
+        energy: float | None = None,
+        count: int | None = None,
+    ) -> Any:
+        """A truncated: U ★ diagonal(S) ★ Vh of `svd` with that rank, or of `svd_energy` with an energy or a count.
+
+        For M = c · unitary it is the nearest tensor of the tubal rank, or the nearest of as many singular triplets.
+        Its gradient, first and second, has only the gap in it at which each face is cut, and is right where other
+        singular values are equal, clustered or 0, as those of the identity are: where that of the product of the
+        factors is not. It is along changes that keep the multirank, for an energy or a count, and the ranks of faces
+        which are below the rank asked for. Where a face is cut between equal values there is no derivative: see
+        `ct.linalg.low_rank`, NotDifferentiableWarning. Raises TypeError where not one of rank, energy and count is
+        given, ValueError for numbers out of range and entries that are not finite.
+        (Kilmer, Horesh, Avron, Newman 2021; derivative: Feppon, Lermusiaux 2018.)
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.fft(3)
+        >>> A = star.random(4, 3, seed=0)
+        >>> U, S, Vh = star.svd(A, rank=2)
+        >>> np.allclose(star.low_rank(A, 2), star(U, star.diagonal(S), Vh))
+        True
+        """
+        A = check.finite(self, "low_rank", check.tensor(self, "low_rank", A))
+        if (rank is not None) + (energy is not None) + (count is not None) != 1:
+            raise TypeError(
+                f"{self}.low_rank: give one of a rank, an energy, 0.99 say, and a count of triplets"
+            )
+        faces = Faces(self, A)
+        if rank is not None:
+            check.rank(self, "low_rank", A, rank)
+            return faces.tensor(faces.map(lambda part: ct.linalg.low_rank(part, rank)))
+        check.share(self, "low_rank", energy, count)
+        if not min(A.shape[-2:]):
+            return 1 * A
+        factors = [factors_of(part) for part in faces.parts]
+        kept = _largest(faces, faces.joined([s for _, s, _ in factors]), energy, count)
+        return faces.tensor(faces.map(low_rank_of, factors, kept.sum(axis=-1)))
 
     def svd_randomized(
         self: StarAlgebra,

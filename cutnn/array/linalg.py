@@ -29,6 +29,7 @@ from cutnn.array._decompositions import (
 )
 from cutnn.array._functions import expm, sqrtm
 from cutnn.array._linear import normal_axes
+from cutnn.array._low_rank import low_rank
 from cutnn.array._products import (
     adjoint,
     cross,
@@ -65,6 +66,7 @@ __all__ = [
     "expm",
     "inv",
     "logm",
+    "low_rank",
     "lu",
     "matmul",
     "matrix_norm",
