@@ -279,8 +279,8 @@ class Factorisations:
         """A = P ★ L ★ U, by Gaussian elimination with partial pivots in each face of Â.
 
         For A (..., l, m) and k = min(l, m) each face of P̂ (..., l, l) is a permutation matrix, so that P is
-        M-unitary, of L̂ (..., l, k) a unit lower triangle with no entry above 1 in magnitude, and of Û (..., k, m)
-        an upper triangle; L and U are triangles in the tensor domain too. Singular faces have such factors. P is
+        M-unitary, of L̂ (..., l, k) a unit lower triangle, and of Û (..., k, m) an upper triangle, with the pivots of
+        `ct.linalg.lu`; L and U are triangles in the tensor domain too. Singular faces have such factors. P is
         constant in gradients, which need a regular leading square of each face of Pᴴ ★ A (LinAlgError on NumPy where
         it is exactly singular). Raises ValueError for entries that are not finite.
 
