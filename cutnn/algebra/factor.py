@@ -1,4 +1,4 @@
-"""Factorisations of tensors: the t-SVDM, truncated by rank or by energy.
+"""Factorisations of tensors: the t-SVDM, whole, truncated and randomised; t-QR, LU and Cholesky factors.
 
 Tensors are factored face by face in the transform domain (`_faces.py`).
 

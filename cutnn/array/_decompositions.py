@@ -7,7 +7,10 @@ The factors of `eigh`, `svd` and `eig` are determined only up to phases, and wit
 rotation; gradients mean something for functions that do not depend on that choice. Where two eigenvalues or
 singular values meet, the derivative of their vectors does not exist: the share of the pair, 1/(λ_j - λ_i),
 counts as 0, so that gradients stay finite. They are then still exact for functions of the values that treat
-equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh.
+equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh, but not for products such as U @ diag(S) @ Vh,
+whose share of the pair is 0/0. Between values δ apart the rounding errors of such functions grow to about eps/δ of the
+gradient, and no further. Functions of a matrix that have derivatives there have rules of their own, without a loss:
+`low_rank`, `svt`, `polar` and their kin (`_spectral.py`).
 """
 
 from __future__ import annotations

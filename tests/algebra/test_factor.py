@@ -141,6 +141,22 @@ def _three(star: algebra.StarAlgebra, factors: Any) -> Any:
     return factors[0], star.diagonal(factors[1]), factors[2]
 
 
+@every_unitary
+@pytest.mark.parametrize("size", [(4, 3), (3, 4)])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_singular_values_are_those_of_the_block_matrix_to_rounding(name: str, size: Any, dtype: Any) -> None:
+    star = ALGEBRAS[name]
+    A = star.random(*size, (2,), seed=0, dtype=dtype)
+    U, S, Vh = star.svd(A)
+    of_faces = np.sort(spectrum(star, S).real.reshape(2, -1), axis=-1)[:, ::-1]
+    of_matrix = np.linalg.svd(star.to_matrix(A), compute_uv=False)[:, : of_faces.shape[-1]]
+    assert np.abs(of_faces - of_matrix).max() <= 1e-12 * of_matrix.max()
+    for Q in (U, star.transpose(Vh)):
+        matrix = star.to_matrix(Q)
+        gram = np.swapaxes(matrix.conj(), -1, -2) @ matrix
+        assert np.abs(gram - np.eye(gram.shape[-1])).max() <= 1e-13 * star.n
+
+
 # -------------------------------------------------------------------------------------- best approximations
 
 
