@@ -25,6 +25,11 @@ FUNCTIONS = {
         ct.sum(ct.linalg.inv(x)) + ct.sum(ct.linalg.solve(x, x.mT)) + ct.linalg.vector_norm(x)
     ),
     "decompositions": lambda x: ct.sum(ct.linalg.svdvals(x) ** 3) + ct.sum(ct.linalg.slogdet(x)[1]),
+    "factors": lambda x: (
+        ct.sum(ct.linalg.low_rank(x, 2) ** 3)
+        + ct.sum(ct.linalg.lu(x).U ** 2)
+        + ct.sum(ct.linalg.qr(x)[1] ** 2)
+    ),
     "fourier": lambda x: (
         ct.sum(ct.abs(ct.fft.rfft(x, axis=0)) ** 3) + ct.sum(ct.fft.irfft(ct.fft.rfft(x), n=5) ** 2)
     ),
@@ -58,6 +63,32 @@ def test_value_and_gradient(name, dtype):
     np.testing.assert_allclose(
         ct.to_host(gradient_there), gradient, rtol=rtol, atol=rtol * np.abs(gradient).max()
     )
+
+
+@pytest.mark.parametrize("name", ALGEBRAS)
+def test_factorisations(name):
+    star = ALGEBRAS[name]
+    A = star.random(4, 3, batch=(2,), seed=0)
+    there = on_gpu(A)
+    gram = star(star.transpose(A), A)
+    pairs = [
+        (star.low_rank(there, energy=0.8), star.low_rank(A, energy=0.8)),
+        (star.compress(there, 0.8).decompress(), star.compress(A, 0.8).decompress()),
+        (star.cholesky(on_gpu(gram)), star.cholesky(gram)),
+        *zip(star.lu(there), star.lu(A), strict=True),
+        *zip(star.svd_energy(there, 0.8).compression, star.svd_energy(A, 0.8).compression, strict=True),
+    ]
+    for f in (
+        lambda T: star.svd_randomized(T, 2, seed=0),
+        lambda T: star.svd_randomized(T, tolerance=0.5, seed=0),
+    ):
+        products = [star(U, star.diagonal(S), Vh) for U, S, Vh in (f(there), f(A))]
+        pairs.append(tuple(products))
+    for got, expected in pairs:
+        assert ct.device_of(got) == "cuda:0"
+        np.testing.assert_allclose(ct.to_host(got), expected, atol=1e-10)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite: the smallest eigenvalue of"):
+        star.cholesky(-on_gpu(gram))
 
 
 @pytest.mark.parametrize("name", ALGEBRAS)

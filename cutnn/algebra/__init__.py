@@ -18,11 +18,14 @@ from cutnn.algebra.catalogue import (
     product,
     random_orthogonal,
 )
+from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 
 __all__ = [
+    "Compressed",
+    "Compression",
     "Fourier",
     "Identity",
     "StarAlgebra",

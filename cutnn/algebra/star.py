@@ -19,16 +19,17 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
-from cutnn.algebra import factor
+from cutnn.algebra.factor import Factorisations
 from cutnn.algebra.layout import faces_first, tubes_last
+from cutnn.algebra.spectral import SpectralFunctions
 from cutnn.algebra.transforms import Transform
 from cutnn.device import default_namespace, namespace
-from cutnn.tape import raw, stop_gradient
+from cutnn.tape import raw
 
 __all__ = ["StarAlgebra"]
 
 
-class StarAlgebra:
+class StarAlgebra(Factorisations, SpectralFunctions):
     """The algebra of tensors under A ★ B = ((A ×₃ M) △ (B ×₃ M)) ×₃ M⁻¹, with one transform a tube axis.
 
     It holds its transforms and nothing else; two algebras are equal when their transforms are. `shape` is the
@@ -206,27 +207,8 @@ class StarAlgebra:
         """
         A, B = self._operands("solve", A, B)
         check.square(self, "solve", A)
-        check.rows(self, A, B)
+        check.rows(self, "solve", A, B)
         return self.inverse(check.regular(self, "solve", ct.linalg.solve, self._forward(A), self._forward(B)))
-
-    def pinv(self, A: Any, rtol: float | None = None) -> Any:
-        """The Moore-Penrose inverse A⁺, (..., m, l): that of each face of Â.
-
-        Singular values up to rtol times the largest of all faces of a tensor count as zero; rtol is
-        max(l, m, n) eps unless given. The gradient is along changes that keep the ranks of the faces.
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.dct(3)
-        >>> A = star.random(4, 2, seed=0)
-        >>> np.allclose(star(star.pinv(A), A), star.eye(2))
-        True
-        """
-        A = check.tensor(self, "pinv", A)
-        A_hat = self._forward(A)
-        if rtol is None:
-            rtol = max(*A.shape[-2:], self.n) * float(np.finfo(A.dtype).eps)
-        return self.inverse(ct.linalg.pinv(A_hat, rtol=self._rtol_of_faces(A_hat, rtol)))
 
     def apply(self, f: Callable[[Any], Any], A: Any) -> Any:
         """The tubal function M⁻¹ f(M a) of every tube a, for an elementwise f.
@@ -261,58 +243,6 @@ class StarAlgebra:
         """
         A = check.tensor(self, "norm", A)
         return ct.linalg.vector_norm(A, axis=tuple(range(-2 - len(self.shape), 0)))
-
-    # ----------------------------------------------------------------------------------- factorisations
-
-    def svd(self, A: Any, rank: int | None = None) -> factor.TubalSVD:
-        """The t-SVDM, A = U ★ diagonal(S) ★ Vh; with `rank` k, the k largest singular tubes and their slices.
-
-        For A (..., l, m) and k = min(l, m) unless given, U is (..., l, k), S (*batch, *shape, k), Vh (..., k, m).
-        Each face of Ŝ holds the singular values of that face of Â, falling; UᴴU = Vh Vhᴴ = I. For M = c · unitary
-        no tensor of tubal rank k is nearer to A (Eckart-Young). Gradients are as those of `ct.linalg.svd`. Raises
-        ValueError for a rank out of range. (Kilmer, Horesh, Avron, Newman 2021.)
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.fft(5)
-        >>> A = star.random(4, 3, seed=0)
-        >>> U, S, Vh = star.svd(A)
-        >>> S.shape, np.allclose(star(U, star.diagonal(S), Vh), A)
-        ((5, 3), True)
-        """
-        return factor.svd(self, A, rank)
-
-    def svd_energy(
-        self, A: Any, energy: float | None = None, *, count: int | None = None
-    ) -> factor.EnergySVD:
-        """The t-SVDMII: of the singular values of all faces of Â, the fewest that hold a share of their energy.
-
-        `energy` is the share of Σ σ², above 0 and up to 1; in its place `count` is the number of values to keep,
-        the largest. Returns U, S, Vh as `svd` does, as wide as the face that keeps most (in other faces the
-        transforms of the further slices are 0), and the multirank, (*batch, *shape): how many each face keeps.
-        Its sum is the implicit rank, and times l + m the storage. For M = c · unitary the energy is that of A.
-        Where faces are conjugates of each other both of a pair are kept, or none. Raises ValueError for numbers
-        out of range. (Kilmer, Horesh, Avron, Newman 2021.)
-
-        >>> from cutnn import algebra
-        >>> star = algebra.dct(5)
-        >>> A = star.random(4, 3, seed=0)
-        >>> U, S, Vh, multirank = star.svd_energy(A, count=6)
-        >>> multirank.sum(), star.norm(star(U, star.diagonal(S), Vh)) ** 2 > 0.5 * star.norm(A) ** 2
-        (np.int64(6), np.True_)
-        """
-        return factor.svd_energy(self, A, energy, count)
-
-    def diagonal(self, S: Any) -> Any:
-        """The f-diagonal tensor (*batch, *shape, k, k) of k tubes (*batch, *shape, k).
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.dct(3)
-        >>> np.allclose(star.diagonal(np.tile(star.eye(1)[:, 0], 4)), star.eye(4))
-        True
-        """
-        return factor.diagonal(self, S)
 
     # ------------------------------------------------------------------------------------- as block matrices
 
@@ -391,16 +321,6 @@ class StarAlgebra:
 
     def _batch(self, A: Any) -> tuple[int, ...]:
         return tuple(A.shape[: A.ndim - 2 - len(self.shape)])
-
-    def _rtol_of_faces(self, A_hat: Any, rtol: float) -> Any:
-        """For each face, rtol relative to its own largest singular value."""
-        values = ct.linalg.svdvals(stop_gradient(A_hat))
-        if not values.size:
-            return rtol
-        xp = namespace(values)
-        face = values[..., 0]
-        cutoff = rtol * xp.max(face, axis=tuple(range(-len(self.shape), 0)), keepdims=True)
-        return xp.where(face <= cutoff, 1.0, cutoff / xp.where(face == 0, 1, face))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StarAlgebra) and self.transforms == other.transforms
