@@ -43,8 +43,7 @@ class Shrink(NamedTuple):
         return _piece(w, self.tau) * (abs(w) - self.tau)
 
     def first(self, a: Any, b: Any) -> Any:
-        xp = namespace(a)
-        slope = xp.where((_piece(a, self.tau) != 0) | (xp.asarray(self.tau) == 0), 1, 0)
+        slope = ((_piece(a, self.tau) != 0) | (self.tau == 0)).astype(a.dtype)
         return _secant(self, a, b, slope)
 
     def second(self, a: Any, b: Any, c: Any) -> Any:
@@ -109,6 +108,7 @@ def svt(x: Any, /, tau: Any) -> Any:
     array([[0., 1.],
            [0., 0.]])
     """
+    tau = float(tau) if isinstance(tau, numpy.generic) else tau
     least = raw(tau)
     if not bool((least >= 0) if isinstance(least, int | float) else namespace(least).all(least >= 0)):
         raise ValueError(f"svt: tau is {least}; expected a threshold of at least 0")
@@ -413,7 +413,7 @@ def powm(x: Any, p: float, /, *, atol: Any = 0.0) -> Any:
     array([[0.5  , 0.   ],
            [0.   , 0.333]])
     """
-    return _hermitian(x, Power(p), _spectrum(x, f"a power {p:g}", p < 0, atol))
+    return _hermitian(x, Power(float(p)), _spectrum(x, f"a power {p:g}", p < 0, atol))
 
 
 def logm(x: Any, /, *, atol: Any = 0.0) -> Any:

@@ -342,23 +342,48 @@ def test_pinv_counts_small_values_as_0() -> None:
     assert linalg.pinv(np.zeros((2, 0))).shape == (0, 2)
 
 
-# ----------------------------------------------------------------------------------------------------- devices
+# ------------------------------------------------------------------------------------------ precision, devices
+
+EVERY = [
+    lambda x: linalg.svt(x, 1.0),
+    lambda x: linalg.svt(x, ct.sum(ct.real(x), axis=(-2, -1)) * 0 + 0.5),
+    lambda x: linalg.matrix_norm(x, ord="nuc"),
+    lambda x: linalg.polar(x).P,
+    lambda x: linalg.powm(x @ adjoint(x), -0.3),
+    lambda x: linalg.logm(x @ adjoint(x)),
+    linalg.expm,
+    lambda x: linalg.sqrtm(linalg.expm(x)),
+    lambda x: linalg.sqrtm(x @ adjoint(x)),
+]
 
 
-@pytest.mark.parametrize(
-    "f",
-    [
-        lambda x: linalg.svt(x, 1.0),
-        lambda x: linalg.svt(x, ct.sum(ct.real(x), axis=(-2, -1)) * 0 + 0.5),
-        lambda x: linalg.matrix_norm(x, ord="nuc"),
-        lambda x: linalg.polar(x).P,
-        lambda x: linalg.powm(x @ adjoint(x), -0.3),
-        lambda x: linalg.logm(x @ adjoint(x)),
-        linalg.expm,
-        lambda x: linalg.sqrtm(linalg.expm(x)),
-        lambda x: linalg.sqrtm(x @ adjoint(x)),
-    ],
-)
+@pytest.mark.parametrize("f", EVERY)
+@pytest.mark.parametrize("dtype", DOUBLES)
+def test_single_precision_stays_single(f: Any, dtype: Any) -> None:
+    x = draw((2, 3, 3), dtype)
+    single = x.astype(np.complex64 if dtype == np.complex128 else np.float32)
+    loss = lambda x: ct.sum(ct.abs(f(x)) ** 2)  # noqa: E731
+    for function, tolerance in ((f, 1e-4), (ct.grad(loss), 1e-3)):
+        got, expected = function(single), function(x)
+        assert got.dtype.itemsize * 2 == expected.dtype.itemsize
+        relative(got, expected, tolerance)
+
+
+def test_divided_differences_keep_the_precision() -> None:
+    w = np.array([0.0, 0.5, 0.5, 2.0], dtype=np.float32)
+    for f in (
+        _spectral.Shrink(0.7),
+        _spectral.Step(np.float32([0.7])),
+        _spectral.Power(0.5),
+        _spectral.Log(),
+    ):
+        a, b = w[1:, None, None], w[1:, None]
+        assert {f(w[1:]).dtype, f.first(b, w[1:]).dtype, f.second(a, b, w[1:]).dtype} == {
+            np.dtype(np.float32)
+        }
+
+
+@pytest.mark.parametrize("f", EVERY)
 def test_on_another_device_all_stays_there(f: Any, pretend_device: Any) -> None:
     x = draw((2, 3, 3))
     loss = lambda x: ct.sum(ct.abs(f(x)) ** 2)  # noqa: E731
