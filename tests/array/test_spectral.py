@@ -289,7 +289,8 @@ def test_derivatives_of_the_exponential_and_the_root(dtype: Any) -> None:
     ):
         check(linalg.expm, x, rtol=1e-6)
     for x in (linalg.expm(draw((2, 3, 3), dtype)), JORDAN.astype(dtype)):
-        check(linalg.sqrtm, x, rtol=1e-5)
+        for f in (linalg.sqrtm, linalg.logm, lambda x: linalg.powm(x, -0.3)):
+            check(f, x, rtol=1e-5)
     check(
         linalg.sqrtm, with_eigenvalues([1, 1, 2], dtype), rtol=1e-5
     )  # also in directions that are not Hermitian
@@ -303,6 +304,20 @@ def test_the_root_is_scipys(dtype: Any) -> None:
     assert root.dtype == x.dtype
     relative(root @ root, x, 500 * np.finfo(dtype).eps)
     relative(root, each(scipy.linalg.sqrtm, x), 2000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logarithm_and_powers_are_scipys(dtype: Any) -> None:
+    x = linalg.expm(draw((2, 2, 4, 4), dtype))
+    wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+    assert linalg.logm(x).dtype == linalg.powm(x, 0.3).dtype == x.dtype
+    relative(linalg.logm(x), each(scipy.linalg.logm, wide), 2000 * np.finfo(dtype).eps)
+    for p in (0.3, -1.7, -2.0, 3):
+        power = each(lambda a, p=p: scipy.linalg.fractional_matrix_power(a, p), wide)
+        for got, expected in zip(linalg.powm(x, p).reshape(-1, 4, 4), power.reshape(-1, 4, 4), strict=True):
+            relative(got, expected, 1e5 * np.finfo(dtype).eps)
+    nilpotent = np.triu(np.ones((3, 3), dtype), 1)
+    relative(linalg.powm(nilpotent, 2.0), nilpotent @ nilpotent)
 
 
 @pytest.mark.parametrize("digits", [4, 8, 12])
@@ -325,9 +340,7 @@ def test_matrices_without_a_principal_root_are_named() -> None:
         for x in (bad, bad + 0j):
             with pytest.raises(np.linalg.LinAlgError, match=f"the matrix has .*{what[:-2]}"):
                 linalg.sqrtm(x)
-    with pytest.raises(
-        np.linalg.LinAlgError, match=r"the matrix \(1,\) of the batch has no principal square root"
-    ):
+    with pytest.raises(np.linalg.LinAlgError, match=r"the matrix \(1,\) of the batch has no principal root"):
         linalg.sqrtm(np.stack([np.eye(2), upper]))
 
 
