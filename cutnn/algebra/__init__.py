@@ -5,6 +5,7 @@
 """
 
 from cutnn.algebra.catalogue import (
+    banded,
     dct,
     dst,
     fft,
@@ -17,6 +18,7 @@ from cutnn.algebra.catalogue import (
     plain,
     product,
     random_orthogonal,
+    wavelet,
 )
 from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
@@ -30,6 +32,7 @@ __all__ = [
     "Identity",
     "StarAlgebra",
     "Transform",
+    "banded",
     "dct",
     "dst",
     "faces_first",
@@ -44,4 +47,5 @@ __all__ = [
     "product",
     "random_orthogonal",
     "tubes_last",
+    "wavelet",
 ]

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from cutnn.algebra import _fast
+from cutnn.algebra import _fast, _wavelets
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 from cutnn.device import to_host
 
 __all__ = [
+    "banded",
     "dct",
     "dst",
     "fft",
@@ -28,6 +29,7 @@ __all__ = [
     "plain",
     "product",
     "random_orthogonal",
+    "wavelet",
 ]
 
 
@@ -105,6 +107,67 @@ def haar(n: int) -> StarAlgebra:
     return StarAlgebra(Transform("haar", n, _haar_matrix, scale=1.0, fast=_fast.HAAR))
 
 
+def wavelet(n: int, name: str = "db4", levels: int | None = None) -> StarAlgebra:
+    """The algebra of a discrete wavelet transform, periodic, by PyWavelets' filters: "db4", "sym8", "bior4.4", ...
+
+    Rows of M are the coarse averages and then the details, coarse to fine: M a is what `pywt.wavedec` gives in mode
+    "periodization", in one vector. Each level halves the averages; without `levels` there are as many as have the
+    averages longer than the filter and n even. Of the orthogonal families M is orthonormal; of the biorthogonal
+    ones ("bior", "rbio") and of "dmey", which is orthogonal to three digits only, it is not, and M⁻¹ is exact.
+    Needs the extra `wavelets`.
+
+    Raises ValueError for a name that PyWavelets does not know and for an n that cannot be halved so often,
+    ImportError without PyWavelets. (Daubechies 1992.)
+
+    >>> from cutnn import algebra
+    >>> star = algebra.wavelet(32, "db2")
+    >>> star, star.transforms[0].scale
+    (wavelet(32, 'db2', levels=3), 1.0)
+    """
+    n = _length(n)
+    levels = _wavelets.levels_of(n, name, levels)
+    M = _wavelets.wavelet_matrix(n, name, levels)
+    orthonormal = bool(np.abs(M @ M.T - np.eye(n)).max() < 1e-13 * n)
+    label = f"wavelet({n}, {name!r}, levels={levels})"
+    return StarAlgebra(Transform("wavelet", n, M, scale=1.0 if orthonormal else None, label=label))
+
+
+def banded(n: int, bandwidth: int, coefficients: Any = None, max_condition: float = 1e8) -> StarAlgebra:
+    """The algebra of a banded lower triangular M: each entry of M a is a combination of the last few of a.
+
+    For tubes along time: M[t, t-j] = coefficients[j] for j < bandwidth, or, without coefficients, the mean of the
+    entries there are, 1 / min(bandwidth, t+1). M is not orthogonal; M⁻¹ is lower triangular, by substitution.
+    Raises ValueError for a bandwidth that is not one of 1 to n, for coefficients that do not fit it or are not
+    finite, and where M has a condition number above `max_condition`, as coefficients have whose first is not the
+    dominant one: their inverse grows with every step of time. (Malik, Ubaru, Horesh, Kilmer, Avron, Dynamic graph
+    convolutional networks using the tensor M-product, SDM 2021.)
+
+    >>> from cutnn import algebra
+    >>> algebra.banded(4, 2).transforms[0].matrix()
+    array([[1. , 0. , 0. , 0. ],
+           [0.5, 0.5, 0. , 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0. , 0.5, 0.5]])
+    """
+    n = _length(n)
+    b = _whole(f"banded: the bandwidth is an integer from 1 to n = {n}", bandwidth, n)
+    band = np.tri(n) - np.tri(n, k=-b)
+    if coefficients is None:
+        M = band / band.sum(axis=1, keepdims=True)
+        label = f"banded({n}, {b})"
+    else:
+        given = _numbers("banded", "coefficients", coefficients)
+        if given.shape != (b,):
+            raise ValueError(
+                f"banded: coefficients have shape {given.shape}; expected ({b},), one for each of {b} diagonals"
+            )
+        lag = np.subtract.outer(np.arange(n), np.arange(n))
+        M = np.where(band > 0, given[np.clip(lag, 0, b - 1)], 0)
+        label = f"banded({n}, {b}, coefficients from {given[0]:.3g} to {given[-1]:.3g})"
+    _, scale = _condition("banded", M, max_condition)
+    return StarAlgebra(Transform("banded", n, M, scale=scale, inverse=_lower_inverse(M), label=label))
+
+
 def identity(n: int) -> StarAlgebra:
     """The algebra of M = I: the facewise product itself.
 
@@ -141,27 +204,11 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     >>> algebra.from_matrix([[1.0, 1.0], [0.0, 1.0]])
     from_matrix(2 x 2 real, condition 2.6)
     """
-    M = np.asarray(to_host(M))
+    M = _numbers("from_matrix", "M", M)
     if M.ndim != 2 or M.shape[0] != M.shape[1] or M.shape[0] == 0:
         raise ValueError(f"from_matrix: M has shape {M.shape}; expected a square matrix (n, n), n > 0")
-    if M.dtype.kind not in "iubfc":
-        raise TypeError(f"from_matrix: M holds {M.dtype}; expected real or complex numbers")
-    M = M.astype(np.complex128 if M.dtype.kind == "c" else np.float64)
     n = M.shape[0]
-    if not np.isfinite(M).all():
-        k, j = (int(i) for i in np.argwhere(~np.isfinite(M))[0])
-        raise ValueError(f"from_matrix: M holds non-finite numbers, the first is M[{k}, {j}] = {M[k, j]}")
-    values = np.linalg.svd(M, compute_uv=False)
-    with np.errstate(over="ignore"):
-        condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
-    if not condition <= max_condition:
-        raise ValueError(
-            f"from_matrix: M, {n} x {n}, is singular or nearly so: its condition number is "
-            f"{condition:.3g}, above {max_condition:.3g}. Choose an M of full rank, or raise max_condition "
-            "and lose as many digits"
-        )
-    unitary = condition - 1 <= 10 * n * np.finfo(float).eps and 1e-150 < values[0] < 1e150  # c would overflow
-    scale = float(np.mean(values**2)) if unitary else None
+    condition, scale = _condition("from_matrix", M, max_condition)
     kind = "complex" if M.dtype.kind == "c" else "real"
     label = f"from_matrix({n} x {n} {kind}, condition {condition:.2g})"
     return StarAlgebra(Transform("from_matrix", n, M, scale=scale, label=label))
@@ -217,6 +264,46 @@ def product(*algebras: StarAlgebra) -> StarAlgebra:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
+def _numbers(name: str, label: str, x: Any) -> np.ndarray:
+    """A copy of x in double precision on the host; an error unless it holds finite numbers."""
+    x = np.asarray(to_host(x))
+    if x.dtype.kind not in "iubfc":
+        raise TypeError(f"{name}: {label}: {x.dtype}; expected real or complex numbers")
+    x = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+    if not np.isfinite(x).all():
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(
+            f"{name}: non-finite numbers, the first is {label}[{', '.join(map(str, first))}] = {x[first]}"
+        )
+    return x
+
+
+def _condition(name: str, M: np.ndarray, most: float) -> tuple[float, float | None]:
+    """The condition number of M, and the c of MᴴM = c I if there is one; ValueError where it is above `most`."""
+    n = len(M)
+    values = np.linalg.svd(M, compute_uv=False)
+    with np.errstate(over="ignore"):
+        condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
+    if not condition <= most:
+        raise ValueError(
+            f"{name}: M, {n} x {n}, is singular or nearly so: its condition number is "
+            f"{condition:.3g}, above {most:.3g}. Choose an M of full rank, or raise max_condition "
+            "and lose as many digits"
+        )
+    unitary = condition - 1 <= 10 * n * np.finfo(float).eps and 1e-150 < values[0] < 1e150  # c would overflow
+    return condition, float(np.mean(values**2)) if unitary else None
+
+
+def _lower_inverse(M: np.ndarray) -> np.ndarray:
+    """The inverse of a lower triangular matrix, row by row: exact zeros above the diagonal."""
+    X = np.zeros_like(M)
+    for t in range(len(M)):
+        X[t] = -(M[t, :t] @ X[:t])
+        X[t, t] += 1
+        X[t] /= M[t, t]
+    return X
+
+
 def _dct_matrix(n: int) -> np.ndarray:
     M = np.cos(_angles(n, np.arange(n))) * np.sqrt(2 / n)
     M[0] *= np.sqrt(0.5)
@@ -268,6 +355,16 @@ def _length(n: int) -> int:
     if n < 1:
         raise ValueError(f"a tube length is a positive integer, not {n}")
     return n
+
+
+def _whole(what: str, x: Any, most: int) -> int:
+    try:
+        k = operator.index(x)
+    except TypeError:
+        raise TypeError(f"{what}, not {x!r}") from None
+    if not 1 <= k <= most:
+        raise ValueError(f"{what}, not {k}")
+    return k
 
 
 def _power_of_two(name: str, n: int) -> int:

@@ -29,6 +29,9 @@ ALGEBRAS: dict[str, algebra.StarAlgebra] = {
     "hartley 5": algebra.hartley(5),
     "hadamard 8": algebra.hadamard(8),
     "haar 4": algebra.haar(4),
+    "db2 8": algebra.wavelet(8, "db2"),
+    "bior2.2 6": algebra.wavelet(6, "bior2.2", levels=1),
+    "banded 5": algebra.banded(5, 3),
     "identity 3": algebra.identity(3),
     "random orthogonal 4": algebra.random_orthogonal(4, seed=1),
     "from data 4": algebra.from_data(draw((4, 3, 5))),
@@ -54,6 +57,8 @@ ALGEBRAS: dict[str, algebra.StarAlgebra] = {
 
 # Non-orthogonal transforms, real and complex, half spectra of every kind: where gradients go wrong.
 DELICATE = [
+    "banded 5",
+    "bior2.2 6",
     "real matrix 4",
     "complex matrix 3",
     "fft 2",

@@ -76,6 +76,49 @@ def test_hadamard_and_haar(n: int) -> None:
     near(one(algebra.haar(n)).matrix(), np.array(rows))
 
 
+pywt = pytest.importorskip("pywt")
+ORTHOGONAL = [w for w in pywt.wavelist(kind="discrete") if pywt.Wavelet(w).orthogonal and w != "dmey"]
+
+
+@pytest.mark.parametrize("name", pywt.wavelist(kind="discrete"))
+@pytest.mark.filterwarnings("ignore:Level value")
+def test_wavelets_are_those_of_pywavelets(name: str) -> None:
+    for n, levels in ((64, None), (24, 3), (6, 1)):  # the last shorter than most filters
+        if levels is None and pywt.dwt_max_level(n, name) == 0:
+            levels = 1
+        t = one(algebra.wavelet(n, name, levels))
+        a = draw((n,))
+        coefficients = pywt.wavedec(a, name, mode="periodization", level=levels)
+        a_hat = t.matrix() @ a
+        np.testing.assert_allclose(a_hat, np.concatenate(coefficients), atol=1e-10)  # symlets are polished
+        assert np.abs(t.matrix() @ t.inverse_matrix() - np.eye(n)).max() < 1e-13 * n
+        np.testing.assert_allclose(t.inverse_matrix() @ a_hat, a, atol=1e-12)
+        if name != "dmey":
+            back = pywt.waverec(coefficients, name, mode="periodization")
+            np.testing.assert_allclose(t.inverse_matrix() @ np.concatenate(coefficients), back, atol=1e-9)
+        assert (t.scale == 1) == (name in ORTHOGONAL or name in ("bior1.1", "rbio1.1"))
+        assert t.scale is None or np.abs(t.matrix() @ t.matrix().T - np.eye(n)).max() < 1e-13 * n
+
+
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_the_first_wavelet_is_haar(n: int) -> None:
+    for name in ("haar", "db1"):
+        near(one(algebra.wavelet(n, name)).matrix(), one(algebra.haar(n)).matrix())
+    star, A, B = algebra.haar(8), draw((8, 2, 3)), draw((8, 3, 2))
+    near(algebra.wavelet(8, "haar")(A, B), star(A, B))
+
+
+def test_wavelets_of_several_levels() -> None:
+    assert [repr(algebra.wavelet(n, "db2")) for n in (6, 28, 96)] == [
+        "wavelet(6, 'db2', levels=1)",
+        "wavelet(28, 'db2', levels=2)",  # two factors of two
+        "wavelet(96, 'db2', levels=5)",
+    ]
+    smooth = np.sin(np.arange(64) * np.pi / 32)[:, None, None]
+    energy = np.cumsum(algebra.wavelet(64, "db4").forward(smooth)[:, 0, 0] ** 2)
+    assert energy[7] > 0.9 * energy[-1]  # coarse before fine
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_inverse_scale_and_kind_of_matrix(name: str) -> None:
     t = TRANSFORMS[name]
@@ -98,6 +141,37 @@ def test_inverse_scale_and_kind_of_matrix(name: str) -> None:
 def test_identity_tube(name: str) -> None:
     t = TRANSFORMS[name]
     near(np.asarray(t.matrix() @ t.identity_tube()), np.ones(t.n), np.full(1, t.n))
+
+
+@given(n=st.integers(1, 12), b=st.integers(1, 12))
+def test_banded_means_are_those_of_the_paper(n: int, b: int) -> None:
+    b = min(b, n)
+    t = one(algebra.banded(n, b))
+    for row in range(n):
+        for column in range(n):
+            inside = max(1, row + 1 - b + 1) <= column + 1 <= row + 1
+            assert t.matrix()[row, column] == (1 / min(b, row + 1) if inside else 0)
+    assert (t.scale is not None) == (b == 1)
+
+
+def test_banded_inverses_are_exact() -> None:
+    """Exactly lower triangular, and of the running mean of two the alternating sums, in integers."""
+    inverse = one(algebra.banded(200, 2)).inverse_matrix()
+    t, k = np.indices(inverse.shape)
+    np.testing.assert_array_equal(inverse, np.where(k > t, 0, np.where(k > 0, 2, 1) * (-1.0) ** (t - k)))
+    for coefficients in ([2.0, -1.0, 0.5], [2.0 + 1j, 1j, 0.3]):
+        star = algebra.banded(50, 3, coefficients)
+        M = one(star).matrix()
+        expected = sum(c * np.eye(50, k=-j) for j, c in enumerate(coefficients))
+        near(M, expected)
+        near(one(star).inverse_matrix(), scipy_linalg.solve_triangular(M, np.eye(50), lower=True))
+        assert not np.triu(one(star).inverse_matrix(), 1).any()
+    first = algebra.banded(5, 3, np.array([2.0, -1.0, 0.5]))
+    assert first == algebra.banded(5, 3, [2.0, -1.0, 0.5]) != algebra.banded(5, 3, [2.0, -1.0, 0.4])
+    assert (
+        repr(first) == "banded(5, 3, coefficients from 2 to 0.5)"
+        and repr(algebra.banded(5, 3)) == "banded(5, 3)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- roads
