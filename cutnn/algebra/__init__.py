@@ -17,6 +17,7 @@ from cutnn.algebra.catalogue import (
     identity,
     plain,
     product,
+    projected,
     random_orthogonal,
     wavelet,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "identity",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
     "tubes_last",
     "wavelet",

@@ -6,6 +6,7 @@ M is orthonormal, and the algebra that of real tensors, unless said otherwise.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ __all__ = [
     "identity",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
     "wavelet",
 ]
@@ -214,26 +216,106 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     return StarAlgebra(Transform("from_matrix", n, M, scale=scale, label=label))
 
 
-def from_data(X: Any, tubes: int = 1) -> StarAlgebra:
+def from_data(
+    X: Any, tubes: int = 1, *, faces: int | Sequence[int] | None = None, energy: float | None = None
+) -> StarAlgebra:
     """The algebra whose M suits a tensor X (*batch, *shape, l, m): singular vectors of its tubes.
 
     M = Uᴴ for the (n, everything else) unfolding U Σ Vᴴ of X, one for each of its `tubes` tube axes; of Â the
-    first face then holds the most energy. Raises ValueError where X has too few axes, is empty or not finite.
+    first face then holds the most energy, the first q faces as much as any q can. The largest entry of each row of
+    M, the first of several, is positive.
+
+    With `faces` q, or one number for each tube axis, only the first q rows are taken, a projected algebra (see
+    `projected`); with `energy`, as few of each axis as keep that share of ‖X‖², above 0 and up to 1. Raises
+    ValueError where X has too few axes, is empty or not finite, and for numbers out of range. (Kilmer, Horesh,
+    Avron, Newman 2021; Keegan, Newman 2024; for several axes De Lathauwer, De Moor, Vandewalle, A multilinear
+    singular value decomposition, SIAM J. Matrix Anal. Appl. 21 (2000).)
 
     >>> from cutnn import algebra
     >>> import numpy as np
     >>> X = np.multiply.outer([3.0, 4.0], np.ones((2, 2)))  # every tube is a multiple of (3, 4)
-    >>> abs(algebra.from_data(X).forward(X)[:, 0, 0].round(12))
+    >>> algebra.from_data(X).forward(X)[:, 0, 0].round(12) + 0
     array([5., 0.])
+    >>> algebra.from_data(X, energy=0.99)
+    from_data(2, faces=1)
     """
     X = np.asarray(to_host(X))
     if tubes < 0 or X.ndim < tubes + 2 or X.size == 0:
         raise ValueError(
             f"from_data: X has shape {X.shape}; expected (..., {'n, ' * max(tubes, 0)}l, m), and not empty"
         )
+    if X.dtype.kind not in "iubfc":
+        raise TypeError(f"from_data: X holds {X.dtype}; expected numbers")
     if not np.isfinite(X).all():
         raise ValueError("from_data: X holds non-finite numbers")
-    return StarAlgebra(*(_singular_vectors(X, X.ndim - 2 - tubes + k) for k in range(tubes)))
+    if faces is not None and energy is not None:
+        raise TypeError(f"from_data: give faces={faces} or energy={energy}, not both")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"from_data: the energy is a fraction above 0, up to 1, and is {energy}")
+    wanted = [faces] * tubes if faces is None or np.ndim(faces) == 0 else list(faces)  # type: ignore[arg-type]
+    if len(wanted) != tubes:
+        raise ValueError(
+            f"from_data: faces has {len(wanted)} numbers; expected one for each of {tubes} tube axes"
+        )
+    transforms = []
+    for k, q in enumerate(wanted):
+        M, squares = _singular_vectors(X, X.ndim - 2 - tubes + k)
+        n = len(M)
+        if q is not None:
+            q = _whole(f"from_data: the faces of tube axis {k} are an integer from 1 to n = {n}", q, n)
+        elif energy is not None:
+            before = np.cumsum(squares) - squares
+            q = max(int(np.sum(before < energy * squares.sum())), 1)
+        label = f"from_data({n})" if q in (None, n) else f"from_data({n}, faces={q})"
+        transforms.append(Transform("from_data", n, M[:q], scale=1.0, label=label))
+    return StarAlgebra(*transforms)
+
+
+def projected(Q: Any) -> StarAlgebra:
+    """The projected algebra of Q, (n, q) with orthonormal columns: A ★ B = ((A ×₃ Qᴴ) △ (B ×₃ Qᴴ)) ×₃ Q.
+
+    Tubes have length n and transforms q faces: products cost, and layers that hold their faces (`nn.FaceLinear`)
+    have, q/n of what they do for M = Qᴴ with q = n. `forward` applies Qᴴ, `inverse` Q, and one after the other is
+    the projector on the range, the tensors whose tubes are in the span of Q. On the range this is an algebra with
+    every law of the others; other tensors count as their projections, and results lie in the range:
+
+    * the identity I has the tubes Q 1, and A ★ I is the projection P A of A, as is (Aᴴ)ᴴ;
+    * `inv` and `solve` give the X in the range with A ★ X = I, or = P B; they exist where the q faces are regular.
+      `to_matrix(A)` has the rank q l at most, so that no X solves A ★ X = B for B outside the range;
+    * `svd` and its kin factor P A: of the approximations in the range those of a rank are the nearest to A, with
+      the error ‖A - P A‖² + Σ σ² of what is dropped; `multirank` has q entries;
+    * `norm(A)` is that of A itself, and `nuclear_norm(A)` that of P A.
+
+    Real A have real results if Q is real. `algebra.from_data(X, faces=q)` finds the Q that keeps most of X. With
+    q = n it is the algebra of M = Qᴴ. Q of float32 is made orthonormal in double precision. Raises ValueError where
+    Q has another shape, or columns that are not orthonormal or not finite. (Keegan, Newman, Projected tensor-tensor
+    products for efficient computation of optimal multiway data representations, arXiv:2409.19402, 2024.)
+
+    >>> from cutnn import algebra
+    >>> import numpy as np
+    >>> star = algebra.projected(np.eye(5)[:, :2])
+    >>> A, B = np.ones((5, 3, 4)), np.ones((5, 4, 2))
+    >>> star.forward(A).shape, star(A, B)[:, 0, 0]
+    ((2, 3, 4), array([4., 4., 0., 0., 0.]))
+    """
+    given = np.asarray(to_host(Q))
+    Q = _numbers("projected", "Q", given)
+    if Q.ndim != 2 or not 1 <= Q.shape[1] <= Q.shape[0]:
+        hint = "; give its transpose" if Q.ndim == 2 and 1 <= Q.shape[0] < Q.shape[1] else ""
+        raise ValueError(f"projected: Q has shape {Q.shape}; expected (n, q), 1 <= q <= n{hint}")
+    n, q = Q.shape
+    error = float(np.abs(Q.conj().T @ Q - np.eye(q)).max())
+    eps = np.finfo(given.dtype if given.dtype.kind in "fc" else np.float64).eps
+    if not error <= 20 * n * eps:
+        raise ValueError(
+            f"projected: the columns of Q, {n} x {q}, are not orthonormal: QᴴQ differs from I by {error:.2g}; "
+            "np.linalg.qr(Q).Q spans the same with columns that are"
+        )
+    if error > 20 * n * np.finfo(np.float64).eps:
+        U, _, Vh = np.linalg.svd(Q, full_matrices=False)
+        Q = U @ Vh
+    label = f"projected({n} to {q}{', complex' if Q.dtype.kind == 'c' else ''})"
+    return StarAlgebra(Transform("projected", n, Q.conj().T, scale=1.0, label=label))
 
 
 def plain() -> StarAlgebra:
@@ -333,18 +415,22 @@ def _haar_matrix(n: int) -> np.ndarray:
     return M
 
 
-def _singular_vectors(X: np.ndarray, axis: int) -> Transform:
-    """Uᴴ of the unfolding along an axis, through the R of its transpose, which is made piece by piece."""
+def _singular_vectors(X: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Uᴴ of the unfolding along an axis and its σ² beside the largest, by R of its transpose, made piece by piece."""
     n, wide = X.shape[axis], np.complex128 if X.dtype.kind == "c" else np.float64
     unfolding = np.moveaxis(X, axis, -1).reshape(-1, n)
     R = np.zeros((0, n), dtype=wide)
     rows = max(8 * n, 8192)
     for start in range(0, len(unfolding), rows):
         R = np.asarray(np.linalg.qr(np.concatenate([R, unfolding[start : start + rows]]), mode="r"))
-    M = np.linalg.svd(R)[2].conj()  # R = U' Σ Vᴴ, and Rᵀ, which has the tubes for columns, conj(V) Σ ...
-    largest = np.take_along_axis(M, np.abs(M).argmax(axis=1)[:, None], axis=1)
-    M = M * (np.abs(largest) / largest)  # the sign is free: the largest entry is made positive
-    return Transform("from_data", n, M, scale=1.0)
+    _, s, V = np.linalg.svd(R)
+    M = V.conj()  # R = U' Σ Vᴴ, and Rᵀ, which has the tubes for columns, conj(V) Σ ...
+    size = np.abs(M)
+    first = (size > (1 - 1e-6) * size.max(axis=1, keepdims=True)).argmax(axis=1)  # of entries that tie
+    largest = np.take_along_axis(M, first[:, None], axis=1)
+    squares = np.zeros(n)
+    squares[: len(s)] = (s / (s[0] or 1)) ** 2
+    return M * (np.abs(largest) / largest), squares
 
 
 def _length(n: int) -> int:
