@@ -332,6 +332,10 @@ def plain() -> StarAlgebra:
 def product(*algebras: StarAlgebra) -> StarAlgebra:
     """The algebra of tensors with the tube axes of all of the given ones, in that order (order p).
 
+    Each axis may have its own M: Fourier's along time, one from data along channels, M = I where nothing is to be
+    mixed, fewer faces than entries along an axis that is nearly constant. Real tensors keep real products and half
+    spectra along the last Fourier axis, unless an M is complex.
+
     >>> from cutnn import algebra
     >>> star = algebra.product(algebra.dct(3), algebra.fft(4))
     >>> star, star.shape, star.n

@@ -421,3 +421,79 @@ def test_from_data_finds_left_singular_vectors() -> None:
          np.linalg.svd(long[:, :, 0], compute_uv=False))  # fmt: skip
     assert algebra.from_data(draw((3, 4, 2, 5)), tubes=2).shape == (3, 4)
     assert algebra.from_data(np.ones((2, 3), np.uint8), tubes=0) == algebra.plain()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [0, 1, 9])
+def test_from_data_of_every_axis(dtype: Any, rank: int) -> None:
+    """Of each tube axis the left singular vectors of its unfolding: the core of a HOSVD; whatever the rank."""
+    X = draw((2, 3, 4, 5, 3, rank), dtype) @ draw((rank, 2), dtype)
+    star = algebra.from_data(X, tubes=3)
+    assert star.shape == star.face_shape == (3, 4, 5)
+    X_hat = star.forward(X)
+    wide = X.astype(np.result_type(dtype, np.float64))
+    for axis, t in zip((-5, -4, -3), star.transforms, strict=True):
+        assert np.abs(t.matrix() @ t.matrix().conj().T - np.eye(t.n)).max() < 1e-14 * t.n
+        assert t.scale == 1 and t.real == (np.dtype(dtype).kind == "f")
+        unfolding = np.moveaxis(wide, axis, 0).reshape(t.n, -1)
+        left, values, _ = np.linalg.svd(unfolding, full_matrices=False)
+        energies = np.sqrt(np.sum(np.abs(np.moveaxis(X_hat, axis, 0).reshape(t.n, -1)) ** 2, axis=1))
+        np.testing.assert_allclose(energies, values, atol=1e-5 * (1 + values[0]))
+        if rank > 1:  # up to a sign, or a phase, the vectors of the SVD
+            np.testing.assert_allclose(
+                np.abs(np.sum(t.matrix().conj().T.conj() * left, axis=0)), 1, atol=1e-6
+            )
+            core = np.moveaxis(X_hat, axis, 0).reshape(t.n, -1)
+            gram = core @ core.conj().T
+            np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5 * values[0] ** 2)
+    near(star(X, star.eye(2, dtype=dtype)), X.astype(X_hat.dtype), np.max(np.abs(X), initial=1e-3))
+
+
+def test_signs_of_from_data_are_fixed() -> None:
+    """The largest entry of each row is positive, the first of those that tie: whatever rounding makes of a symmetry."""
+    X = draw((6, 4, 7))
+    star = algebra.from_data(X)
+    M = one(star).matrix()
+    assert np.all(np.take_along_axis(M, np.abs(M).argmax(axis=1)[:, None], axis=1) > 0)
+    assert algebra.from_data(X) == star == algebra.from_data(X.copy(order="F"))
+    for other in (-X, X[:, :, ::-1], np.concatenate([X, -X], axis=2)):
+        np.testing.assert_allclose(one(algebra.from_data(other)).matrix(), M, atol=1e-12)
+    symmetric = X + X[::-1]  # singular vectors are even or odd: entries tie
+    for seed in range(5):
+        noisy = symmetric * (1 + 1e-12 * draw(X.shape, seed=seed))
+        V = one(algebra.from_data(noisy)).matrix()[:3]
+        np.testing.assert_allclose(V, one(algebra.from_data(symmetric)).matrix()[:3], atol=1e-9)
+    phases = X * np.exp(1j * draw((4, 7)))
+    np.testing.assert_allclose(
+        one(algebra.from_data(phases * 1j)).matrix(), one(algebra.from_data(phases)).matrix()
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "mixture", [("fft", "data"), ("data", "fft"), ("fft", "dct", "data"), ("plain", "fft", "haar")]
+)
+def test_mixtures_of_transforms(mixture: Any, dtype: Any) -> None:
+    """One transform an axis: the product by the definition, and half spectra of real tensors."""
+    X = draw((4,) * len(mixture) + (3, 2), dtype)
+    data = algebra.from_data(X, tubes=len(mixture)).transforms
+    parts = {"fft": algebra.fft(4), "dct": algebra.dct(4), "haar": algebra.haar(4), "plain": algebra.plain()}
+    star = algebra.product(
+        *(algebra.StarAlgebra(data[k]) if kind == "data" else parts[kind] for k, kind in enumerate(mixture))
+    )
+    if "plain" in mixture:  # has no axis of its own
+        X = X[0]
+    assert star.shape == (4,) * (X.ndim - 2)
+    real = np.dtype(dtype).kind == "f"
+    half = tuple(3 if kind == "fft" else 4 for kind in mixture if kind != "plain")
+    assert star.forward(X).shape[:-2] == (half if real else star.shape)
+    Y = draw((*star.shape, 2, 2), dtype, seed=1)
+    product = star(X, Y)
+    assert product.dtype == dtype
+    matrix = star.to_matrix(X.astype(np.result_type(dtype, np.float64)))
+    expected = matrix @ star.unfold(Y).astype(matrix.dtype)
+    np.testing.assert_allclose(
+        star.unfold(product), expected, atol=1e-4 if X.real.dtype == np.float32 else 1e-12
+    )
+    if np.finfo(dtype).eps < 1e-10:
+        check(lambda X, Y: star(X, Y, star.transpose(Y)), X, Y)
