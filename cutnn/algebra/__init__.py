@@ -5,6 +5,7 @@
 """
 
 from cutnn.algebra.catalogue import (
+    banded,
     dct,
     dst,
     fft,
@@ -16,7 +17,9 @@ from cutnn.algebra.catalogue import (
     identity,
     plain,
     product,
+    projected,
     random_orthogonal,
+    wavelet,
 )
 from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
@@ -30,6 +33,7 @@ __all__ = [
     "Identity",
     "StarAlgebra",
     "Transform",
+    "banded",
     "dct",
     "dst",
     "faces_first",
@@ -42,6 +46,8 @@ __all__ = [
     "identity",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
     "tubes_last",
+    "wavelet",
 ]

@@ -316,7 +316,7 @@ class SpectralFunctions:
         return faces.tensor(faces.map(lambda x: ct.linalg.svt(x, tau)))
 
     def multirank(self: StarAlgebra, A: Any, rtol: float | None = None) -> Any:
-        """The ranks of the faces of Â, (*batch, *shape).
+        """The ranks of the faces of Â, (*batch, *face_shape).
 
         Singular values up to rtol times the largest of all faces count as zero; rtol is max(l, m, n) eps unless given.
 
@@ -357,7 +357,9 @@ class SpectralFunctions:
         >>> float(star.average_rank(star.eye(2)))
         2.0
         """
-        return _over_faces(self, "sum", _multirank(self, "average_rank", A, rtol)) / self.n
+        return _over_faces(self, "sum", _multirank(self, "average_rank", A, rtol)) / math.prod(
+            self.face_shape
+        )
 
 
 # -------------------------------------------------------------------------------------------------- helpers
