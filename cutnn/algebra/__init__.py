@@ -4,6 +4,7 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
+from cutnn.algebra import lowrank
 from cutnn.algebra.catalogue import (
     dct,
     dst,
@@ -40,6 +41,7 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "lowrank",
     "plain",
     "product",
     "random_orthogonal",
