@@ -4,6 +4,7 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
+from cutnn.algebra import lowrank
 from cutnn.algebra.catalogue import (
     banded,
     dct,
@@ -44,6 +45,7 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "lowrank",
     "plain",
     "product",
     "projected",
