@@ -176,6 +176,10 @@ def test_times_and_factors_out_of_range():
         net.resample(0)
     with pytest.raises(ValueError, match="factor must be at least 1, and is 0"):
         nn.prolong(net, 0)
+    with pytest.raises(TypeError, match="prolong: factor must be an integer, and is 1.5"):
+        nn.prolong(net, 1.5)
+    with pytest.raises(TypeError, match="ResNet: depth must be an integer, and is 3.0"):
+        net.resample(3.0)
 
 
 @every_network
@@ -244,7 +248,8 @@ def test_the_same_values_and_gradients_on_another_device(kind, name, pretend_dev
         ({"depth": 0}, "depth must be at least 1"),
         ({"h": 0.0}, "h must be positive"),
         ({"h": math.nan}, "h must be positive"),
-        ({"width": 0}, "sizes must be at least 1"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"structure": "parabolic", "hidden": 0}, "hidden must be at least 1"),
         ({"reversible": True}, "Euler cannot be run backward.* take integrator='midpoint' or 'leapfrog', or"),
         ({"structure": "antisymmetric", "gamma": -0.1}, "gamma must be a number from 0 on, and is -0.1"),
         ({"gamma": math.nan}, "gamma must be a number from 0 on, and is nan"),
@@ -275,6 +280,16 @@ def test_hamiltonian_settings_that_do_not_fit():
         nn.HamiltonianNet(3, 3)
     with pytest.raises(TypeError, match="complex"):
         nn.HamiltonianNet(ALGEBRAS["complex matrix 3"], 3)
+    for options, says in [
+        ({"depth": 2.5}, "depth must be an integer, and is 2.5"),
+        ({"hidden": 3.0}, "hidden must be an integer, and is 3.0"),
+        (
+            {"activation": "tanh"},
+            "the activation is a function of an array, ct.tanh say, or None, not 'tanh'",
+        ),
+    ]:
+        with pytest.raises(TypeError, match=f"HamiltonianNet: {says}"):
+            nn.HamiltonianNet(algebra.dct(4), **{"width": 3, **options})
     with pytest.raises(TypeError, match="dtype is one of"):
         nn.HamiltonianNet(algebra.dct(4), 3, dtype=np.int64)
 
@@ -284,11 +299,19 @@ def test_inputs_that_do_not_fit(kind):
     net = make(kind, algebra.dct(4))
     width = net.field.width
     for shape in [(4, 2, 5), (3, width, 5), (4, width), (3, 5)]:
-        with pytest.raises(ValueError, match=rf"takes \(4, {width}, N\), and received"):
+        with pytest.raises(ValueError, match=rf"received shape .*; what fits is \(4, {width}, N\)"):
             net(np.zeros(shape))
-    with pytest.raises(ValueError, match="the width stays the same"):
+    with pytest.raises(ValueError, match="The width stays the same"):
         net.trajectory(np.zeros((4, 5, 3)))
     with pytest.raises(TypeError, match=r"ct.astype\(X, ct.float64\)"):
         net(np.zeros((4, width, 2), dtype=np.float32))
     with pytest.raises(TypeError, match="received a list"):
         net([1.0])
+
+
+def test_a_dtype_that_the_algebra_cannot_have_is_not_advised():
+    net = make("general, Euler", ALGEBRAS["complex matrix 3"])
+    with pytest.raises(
+        TypeError, match=r"received float64; convert the input with ct.astype\(X, ct.complex128\)$"
+    ):
+        net(np.zeros((3, 3, 2)))
