@@ -37,6 +37,18 @@ def test_steps_follow_their_formula(kind, name):
 
 
 @every_network
+@pytest.mark.parametrize("name", ["dct 5", "fft 1", "fft 2", "fft 5", "fft 4, real matrix 3"])
+def test_complex_weights_over_algebras_with_real_products(kind, name):
+    """Whole spectra, where real weights have half of them, and ᵀ the conjugate transpose."""
+    net = make(kind, ALGEBRAS[name], dtype=np.complex128)
+    for step in leaves(net):
+        step += 1j * draw(step.shape, seed=3) / 4
+    X = inputs(net)
+    assert np.any(X.imag) and net(X).dtype == np.complex128
+    np.testing.assert_allclose(net(X), expected(kind, net, X)[-1], atol=1e-12)
+
+
+@every_network
 def test_batch_axes_lead_and_float32_stays(kind):
     net = make(kind, algebra.dct(4), dtype=np.float32)
     X = draw((5, 4, net.field.width, 2), np.float32)
