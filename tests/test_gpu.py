@@ -110,6 +110,35 @@ def test_algebra(name):
         np.testing.assert_allclose(ct.to_host(b), a, rtol=1e-9, atol=1e-9 * np.abs(a).max())
 
 
+@pytest.mark.parametrize("name", ALGEBRAS)
+def test_spectral_functions(name):
+    star = ALGEBRAS[name]
+    A = star.random(3, 3, batch=(2,), seed=0)
+
+    def definite(A):
+        return star(A, star.transpose(A))
+
+    unitary = [lambda A: star.singular_value_threshold(A, 0.5), star.nuclear_norm] if name != "matrix" else []
+    for f in (
+        *unitary,
+        star.pinv,
+        star.exp,
+        star.det,
+        star.spectral_norm,
+        lambda A: star.polar(A).P,
+        lambda A: star.lstsq(A, A, ridge=0.5),
+        lambda A: star.sqrt(star.exp(A)),
+        lambda A: star.log(definite(A)),
+        lambda A: star.power(definite(A), 0.3),
+        lambda A: star.eigh(A + star.transpose(A)).w,
+        lambda A: ct.sum(star.eig(A).w, axis=-1),
+    ):
+        here, gradient = ct.value_and_grad(lambda A, f=f: ct.sum(ct.abs(f(A)) ** 2))(A)
+        there, gradient_there = ct.value_and_grad(lambda A, f=f: ct.sum(ct.abs(f(A)) ** 2))(on_gpu(A))
+        np.testing.assert_allclose(ct.to_host(there), here, rtol=1e-8)
+        np.testing.assert_allclose(ct.to_host(gradient_there), gradient, atol=1e-8 * np.abs(gradient).max())
+
+
 def test_training_follows_the_cpu():
     digits = data.load("digits")
     star = algebra.dct(8)

@@ -126,6 +126,28 @@ def test_a_spectrum_is_drawn_times_h_within_the_region(tmp_path):
     np.testing.assert_allclose(nn.amplification(nets["RK4"].integrator, around @ [1, 1j]), 1, atol=0.01)
 
 
+@pytest.mark.parametrize(("integrator", "inside"), [("euler", -1.0), ("rk4", 2.5j), ("midpoint", None)])
+def test_the_region_is_drawn_however_far_away_eigenvalues_lie(integrator, inside):
+    net = nn.ResNet(
+        algebra.plain(),
+        2,
+        depth=1,
+        h=1.0,
+        activation=None,
+        bias=False,
+        integrator=integrator,
+        dtype=np.float64,
+    )
+    net[0].weight = np.diag([-100.0, 100.0])
+    ax = plot.spectrum(net, np.ones((2, 1))).axes[0]
+    regions = [c for c in ax.collections if isinstance(c, matplotlib.contour.ContourSet)]
+    if inside is None:
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), [-1, 1], atol=2e-3)
+    else:
+        (path,) = regions[0].get_paths()
+        assert path.contains_point((inside.real, inside.imag)) and not path.contains_point((-3.4, 0))
+
+
 def test_eigenvalues_outside_are_ringed():
     net = nn.ResNet(algebra.plain(), 2, depth=1, h=1.0, activation=None, bias=False, dtype=np.float64)
     net[0].weight = np.diag([-1.0, 0.5])

@@ -4,7 +4,9 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
+from cutnn.algebra import lowrank
 from cutnn.algebra.catalogue import (
+    banded,
     dct,
     dst,
     fft,
@@ -16,7 +18,9 @@ from cutnn.algebra.catalogue import (
     identity,
     plain,
     product,
+    projected,
     random_orthogonal,
+    wavelet,
 )
 from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
@@ -30,6 +34,7 @@ __all__ = [
     "Identity",
     "StarAlgebra",
     "Transform",
+    "banded",
     "dct",
     "dst",
     "faces_first",
@@ -40,8 +45,11 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "lowrank",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
     "tubes_last",
+    "wavelet",
 ]

@@ -89,14 +89,14 @@ def transformed(star: StarAlgebra, A_hat: Any) -> Any:
     shape = _shape(star, "inverse", "A_hat", A_hat)
     tubes = len(star.shape)
     faces = tuple(shape[-2 - tubes : -2])
-    if len(shape) < tubes + 2 or faces not in (star.shape, star.half_shape):
-        halved = star.half_shape != star.shape
+    if len(shape) < tubes + 2 or faces not in (star.face_shape, star.half_shape):
+        halved = star.half_shape != star.face_shape
         real = f", or {_form(star, star.half_shape)} from real tensors" if halved else ""
         raise ValueError(
-            f"{star}.inverse: a transform has shape {_form(star)}{real}, not {tuple(shape)}; "
+            f"{star}.inverse: a transform has shape {_form(star, star.face_shape)}{real}, not {tuple(shape)}; "
             "expected what forward gives, or products of it"
         )
-    if faces != star.shape and A_hat.dtype.kind != "c":
+    if faces != star.face_shape and A_hat.dtype.kind != "c":
         raise TypeError(f"{star}.inverse: a half spectrum is complex; this one holds {A_hat.dtype}")
     return _floats(star, "inverse", "A_hat", A_hat)
 

@@ -33,19 +33,21 @@ class Spectrum:
         if halved:
             self.numbers, self._own, self._pairs, self._place, self._mirrored = _conjugate_faces(star)
         else:
-            self.numbers = self._own = self._place = np.arange(star.n)
-            self._pairs, self._mirrored = self._own[:0], np.zeros(star.n, dtype=bool)
+            self.numbers = self._own = self._place = np.arange(math.prod(star.face_shape))
+            self._pairs, self._mirrored = self._own[:0], np.zeros(len(self._own), dtype=bool)
         self.times = np.repeat([1, 2], [len(self._own), len(self._pairs)])
 
     def tensor(self, faces: Any) -> Any:
         """The tensor (*batch, *shape, l, m) whose transform has these faces, (*batch, faces, l, m)."""
-        star, shape = self.star, self.star.shape
+        star, shape = self.star, self.star.face_shape
         if not all(t.real for t in star.transforms):
             faces = ct.astype(faces, np.result_type(faces.dtype, np.complex64))
         if self.halved:
             shape = star.half_shape
             half = tuple(slice(h) for h in shape)
-            place, mirrored = (x.reshape(star.shape)[half].ravel() for x in (self._place, self._mirrored))
+            place, mirrored = (
+                x.reshape(star.face_shape)[half].ravel() for x in (self._place, self._mirrored)
+            )
             faces = ct.take(faces, like(place, faces), axis=-3)
             if mirrored.any():  # where several axes are Fourier's
                 faces = ct.where(like(mirrored[:, None, None], faces), ct.conj(faces), faces)
@@ -56,12 +58,14 @@ class Spectrum:
         return self.tensor(ct.expand_dims(numbers, axis=-1))[..., 0]
 
     def of_all(self, numbers: Any) -> Any:
-        """Numbers of the faces, (*batch, faces, ...), for those of the whole spectrum: (*batch, *shape, ...).
+        """Numbers of the faces, (*batch, faces, ...), for those of the whole spectrum: (*batch, *face_shape, ...).
 
         Numbers of a face and of its conjugate are the same: ranks, norms, singular values.
         """
         every = ct.take(numbers, like(self._place, numbers), axis=self.lead)
-        return ct.reshape(every, (*every.shape[: self.lead], *self.star.shape, *every.shape[self.lead + 1 :]))
+        return ct.reshape(
+            every, (*every.shape[: self.lead], *self.star.face_shape, *every.shape[self.lead + 1 :])
+        )
 
     def split(self, faces: Any) -> list[Any]:
         """Results for the faces, (*batch, faces, ...), for the real ones and for the complex ones, if halved."""
@@ -79,7 +83,7 @@ class Spectrum:
 
     def name(self, place: tuple[Any, ...]) -> str:
         """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
-        face = np.unravel_index(self.numbers[place[-1]], self.star.shape)
+        face = np.unravel_index(self.numbers[place[-1]], self.star.face_shape)
         return name_of_face(tuple(map(int, (*place[:-1], *face))), self.star)
 
 
@@ -102,10 +106,10 @@ class Faces(Spectrum):
     def __init__(self, star: StarAlgebra, A: Any) -> None:
         tubes = len(star.shape)
         super().__init__(
-            star, star.half_shape != star.shape and A.dtype.kind != "c", len(A.shape) - tubes - 2
+            star, star.half_shape != star.face_shape and A.dtype.kind != "c", len(A.shape) - tubes - 2
         )
         A_hat = star.forward(A)
-        n = math.prod(star.half_shape if self.halved else star.shape)
+        n = math.prod(star.half_shape if self.halved else star.face_shape)
         faces = ct.reshape(A_hat, (*A_hat.shape[: self.lead], n, *A_hat.shape[-2:]))
         self.parts = [faces]
         if self.halved:
@@ -129,7 +133,7 @@ class Faces(Spectrum):
 
 
 def name_of_face(place: tuple[int, ...], star: StarAlgebra) -> str:
-    """In words, the face at a place of (*batch, *shape)."""
+    """In words, the face at a place of (*batch, *face_shape)."""
     lead = len(place) - len(star.shape)
     what = f"face {', '.join(map(str, place[lead:]))} of its transform" if star.shape else "the matrix"
     return f"{what} of item {tuple(place[:lead])} of the batch" if lead else what
@@ -152,18 +156,19 @@ def _conjugate_faces(star: StarAlgebra) -> tuple[np.ndarray, ...]:
     in the half spectrum the first are, and the second; for every face of the whole spectrum its place among them,
     and whether it is mirrored there.
     """
-    face = np.indices(star.shape).reshape(len(star.shape), star.n)
+    n = math.prod(star.face_shape)
+    face = np.indices(star.face_shape).reshape(len(star.shape), n)
     mirror = np.stack([k if t.real else -k % t.n for k, t in zip(face, star.transforms, strict=True)])
     inside = np.all(face < np.reshape(star.half_shape, (-1, 1)), axis=0)
-    number = np.arange(star.n)
-    partner = np.ravel_multi_index(tuple(mirror), star.shape)
+    number = np.arange(n)
+    partner = np.ravel_multi_index(tuple(mirror), star.face_shape)
     chosen = np.where(
         inside & inside[partner], np.minimum(number, partner), np.where(inside, number, partner)
     )
     faces = np.unique(chosen)
     is_own = partner[faces] == faces
     faces = np.concatenate([faces[is_own], faces[~is_own]])
-    place = np.empty(star.n, dtype=int)
+    place = np.empty(n, dtype=int)
     place[faces] = np.arange(len(faces))
     in_half = np.ravel_multi_index(tuple(face[:, faces]), star.half_shape)
     own, pairs = np.split(in_half, [int(is_own.sum())])

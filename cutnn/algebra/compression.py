@@ -39,7 +39,7 @@ class Compression(NamedTuple):
     energy: Any
     """The share of Σ σ² that is kept, 1 for a zero tensor; for M = c · unitary the share of ‖A‖²."""
     relative_error: Any
-    """‖Â - Â_kept‖ / ‖Â‖, 0 for a zero tensor; for M = c · unitary that of A, √(1 - energy)."""
+    """‖Â - Â_kept‖ / ‖Â‖, 0 for a zero tensor; for M = c · unitary that of A, or of its projection, √(1 - energy)."""
 
 
 def compression(faces: Faces, A: Any, s: Any, kept: Any) -> Compression:
@@ -103,7 +103,7 @@ class Compressed:
 
     @property
     def multirank(self) -> np.ndarray:
-        """How many triplets each face of the whole spectrum has, (*batch, *shape), on the host."""
+        """How many triplets each face of the whole spectrum has, (*batch, *face_shape), on the host."""
         return self._spectrum().of_all(self.ranks)
 
     @property
@@ -152,7 +152,7 @@ class Compressed:
         >>> bool((Compressed.from_arrays(star, held.arrays()).decompress() == held.decompress()).all())
         True
         """
-        halved = star.half_shape != star.shape and not bool(to_host(arrays["is_complex"]))
+        halved = star.half_shape != star.face_shape and not bool(to_host(arrays["is_complex"]))
         names = {side: [f"{side}_{k}" for k in range(1 + halved)] for side in ("left", "right")}
         missing = {"shape", "ranks", "relative_error", *names["left"], *names["right"]} - set(arrays)
         if missing:

@@ -106,7 +106,7 @@ class Factorisations:
 
         `energy` is the share of Σ σ², above 0 and up to 1; in its place `count` is the number of values to keep,
         the largest. Returns U, S, Vh as `svd` does, as wide as the face that keeps most (in other faces the
-        transforms of the further slices are 0), and the multirank, (*batch, *shape): how many each face keeps.
+        transforms of the further slices are 0), and the multirank, (*batch, *face_shape): how many each face keeps.
         `compression` has the implicit rank, the storage and the error that go with it. For M = c · unitary the
         energy is that of A. Where faces are conjugates of each other both of a pair are kept, or none. Gradients,
         as those of `svd`, are along changes that keep the multirank. Raises ValueError for numbers out of range and

@@ -58,7 +58,8 @@ class SpectralFunctions:
         >>> np.allclose(star(V, star.diagonal(w), star.transpose(V)), A)
         True
         """
-        faces = _hermitian_faces(self, "eigh", A)
+        faces = _square_faces(self, "eigh", A)
+        _check_hermitian(self, "eigh", faces)
         w, V = faces.map(lambda x: tuple(ct.linalg.eigh((x + _adjoint(x)) / 2)))
         return EigenDecomposition(faces.tubes(w), faces.tensor(V))
 
@@ -152,9 +153,9 @@ class SpectralFunctions:
     def power(self: StarAlgebra, A: Any, p: float) -> Any:
         """A to the power p, (..., m, m): A ★ A ★ ... for an integer, of A⁻¹ below 0, and I for 0.
 
-        Any other real p needs A = Aᴴ positive semidefinite, definite below 0; where eigenvalues are 0 and p < 1 the
-        infinite share of the gradient counts as 0. Raises LinAlgError, naming the face, where A has no such power,
-        ValueError where it is not Hermitian for a p that is no integer.
+        Other real p, exp(p log A), need faces with eigenvalues off the closed negative real axis, or A = Aᴴ positive
+        semidefinite, definite below 0. Raises LinAlgError, naming the face, where A has no such power. Gradients as
+        those of `ct.linalg.powm`: what is infinite, for p < 1 at eigenvalues 0, counts as 0.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -165,16 +166,14 @@ class SpectralFunctions:
         """
         if not isinstance(p, numbers.Real) or not math.isfinite(p):
             raise TypeError(f"{self}.power: p is {p!r}; expected a real number")
-        if p == int(p):
-            A = check.finite(self, "power", check.tensor(self, "power", A))
-            check.square(self, "power", A)
-            A_hat = self._forward(A)
-            if p < 0:
-                A_hat = check.regular(self, "power", ct.linalg.inv, A_hat)
-            return self.inverse(ct.linalg.matrix_power(A_hat, abs(int(p))))
-        faces = _hermitian_faces(self, "power", A)
-        noise = _noise(faces)
-        return faces.tensor(_map(faces, "power", lambda x: ct.linalg.powm(x, float(p), atol=noise)))
+        if not float(p).is_integer():
+            return _function(self, "power", A, lambda x, noise: ct.linalg.powm(x, p, atol=noise))
+        A = check.finite(self, "power", check.tensor(self, "power", A))
+        check.square(self, "power", A)
+        A_hat = self._forward(A)
+        if p < 0:
+            A_hat = check.regular(self, "power", ct.linalg.inv, A_hat)
+        return self.inverse(ct.linalg.matrix_power(A_hat, abs(int(p))))
 
     def sqrt(self: StarAlgebra, A: Any) -> Any:
         """The principal square root of A, (..., m, m): X ★ X = A, eigenvalues of the faces in the right half-plane.
@@ -189,11 +188,22 @@ class SpectralFunctions:
         >>> np.allclose(star.power(star.sqrt(A), 2), A)
         True
         """
-        faces = _square_faces(self, "sqrt", A)
-        if _asymmetry(faces) is not None:
-            return faces.tensor(_map(faces, "sqrt", ct.linalg.sqrtm))
-        noise = _noise(faces)
-        return faces.tensor(_map(faces, "sqrt", lambda x: ct.linalg.powm(x, 0.5, atol=noise)))
+        return _function(self, "sqrt", A, lambda x, noise: ct.linalg.sqrtm(x, atol=noise))
+
+    def log(self: StarAlgebra, A: Any) -> Any:
+        """The principal logarithm of A, (..., m, m): the X with exp(X) = A, eigenvalues of imaginary part within ±π.
+
+        Each face of Â needs eigenvalues off the closed negative real axis: LinAlgError, naming the face, where one is
+        on it. Gradients as those of `ct.linalg.logm`.
+
+        >>> from cutnn import algebra
+        >>> import numpy as np
+        >>> star = algebra.dct(4)
+        >>> A = star.random(3, 3, seed=0) / 4
+        >>> np.allclose(star.log(star.exp(A)), A)
+        True
+        """
+        return _function(self, "log", A, lambda x, noise: ct.linalg.logm(x, atol=noise))
 
     def exp(self: StarAlgebra, A: Any) -> Any:
         """The exponential I + A + A ★ A / 2 + ..., (..., m, m); derivatives of any order.
@@ -206,23 +216,6 @@ class SpectralFunctions:
         """
         faces = _square_faces(self, "exp", A)
         return faces.tensor(faces.map(ct.linalg.expm))
-
-    def log(self: StarAlgebra, A: Any) -> Any:
-        """The logarithm of A = Aᴴ, positive definite, (..., m, m): the Hermitian X with exp(X) = A.
-
-        Raises LinAlgError, naming the face, where A is not positive definite, ValueError where it is not Hermitian.
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.dct(4)
-        >>> A = star.random(3, 2, seed=0)
-        >>> G = star(star.transpose(A), A)
-        >>> np.allclose(star.exp(star.log(G)), G)
-        True
-        """
-        faces = _hermitian_faces(self, "log", A)
-        noise = _noise(faces)
-        return faces.tensor(_map(faces, "log", lambda x: ct.linalg.logm(x, atol=noise)))
 
     def trace(self: StarAlgebra, A: Any) -> Any:
         """The trace of A (..., m, m), a tube, (*batch, *shape): the sum of the tubes on the diagonal.
@@ -323,7 +316,7 @@ class SpectralFunctions:
         return faces.tensor(faces.map(lambda x: ct.linalg.svt(x, tau)))
 
     def multirank(self: StarAlgebra, A: Any, rtol: float | None = None) -> Any:
-        """The ranks of the faces of Â, (*batch, *shape).
+        """The ranks of the faces of Â, (*batch, *face_shape).
 
         Singular values up to rtol times the largest of all faces count as zero; rtol is max(l, m, n) eps unless given.
 
@@ -364,7 +357,9 @@ class SpectralFunctions:
         >>> float(star.average_rank(star.eye(2)))
         2.0
         """
-        return _over_faces(self, "sum", _multirank(self, "average_rank", A, rtol)) / self.n
+        return _over_faces(self, "sum", _multirank(self, "average_rank", A, rtol)) / math.prod(
+            self.face_shape
+        )
 
 
 # -------------------------------------------------------------------------------------------------- helpers
@@ -380,32 +375,23 @@ def _square_faces(star: StarAlgebra, name: str, A: Any) -> Faces:
     return Faces(star, check.finite(star, name, A))
 
 
-def _hermitian_faces(star: StarAlgebra, name: str, A: Any) -> Faces:
-    faces = _square_faces(star, name, A)
-    worst = _asymmetry(faces)
-    if worst is not None:
-        place, skew, size = worst
-        raise ValueError(
-            f"{star}.{name}: A is not Hermitian, Aᴴ = star.transpose(A): {faces.name(place)} and its conjugate "
-            f"transpose differ by {skew:.3g}, where the largest entry is {size:.3g}; (A + Aᴴ) / 2 is the Hermitian part"
-        )
-    return faces
-
-
-def _asymmetry(faces: Faces) -> tuple[tuple[int, ...], float, float] | None:
-    """The face that is furthest from Hermitian: its place, how far, and the largest entry; None up to rounding."""
+def _check_hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
+    """Raise where A differs from Aᴴ by more than rounding errors."""
     parts = [raw(x) for x in faces.parts]
-    if not math.prod(parts[0].shape[: faces.lead]) * parts[0].shape[-1]:
-        return None
+    if not parts[0].size:
+        return
     xp, last = namespace(parts[0]), (-2, -1)
     skew = faces.joined([xp.max(xp.abs(x - _adjoint(x)), axis=last) for x in parts])
-    size = faces.joined([xp.max(xp.abs(x), axis=last) for x in parts])
-    size = xp.max(size, axis=-1, keepdims=True)
+    size = xp.max(faces.joined([xp.max(xp.abs(x), axis=last) for x in parts]), axis=-1, keepdims=True)
     if bool(xp.all(skew <= 100 * float(xp.finfo(size.dtype).eps) * size)):
-        return None
+        return
     far = to_host(skew / xp.where(size == 0, 1, size))
     place = tuple(int(k) for k in np.unravel_index(np.argmax(far), far.shape))
-    return place, float(skew[place]), float(size[(*place[:-1], 0)])
+    raise ValueError(
+        f"{star}.{name}: A is not Hermitian, Aᴴ = star.transpose(A): {faces.name(place)} and its conjugate transpose "
+        f"differ by {float(skew[place]):.3g}, where the largest entry of all is {float(size[(*place[:-1], 0)]):.3g}; "
+        "(A + Aᴴ) / 2 is the Hermitian part"
+    )
 
 
 def _noise(faces: Faces) -> Any:
@@ -416,17 +402,19 @@ def _noise(faces: Faces) -> Any:
     return 10 * float(xp.finfo(parts[0].dtype).eps) * xp.sqrt(total)[..., None]
 
 
-def _map(faces: Faces, name: str, function: Callable[[Any], Any]) -> Any:
-    """faces.map(function), where a matrix out of its domain is named as the face that it is."""
+def _function(star: StarAlgebra, name: str, A: Any, function: Callable[[Any, Any], Any]) -> Any:
+    """A function of the faces and their noise; a matrix out of its domain is named as the face that it is."""
+    faces = _square_faces(star, name, A)
+    noise = _noise(faces)
     results: list[Any] = []
     for part in faces.parts:
         try:
-            results.append(function(part))
+            results.append(function(part, noise))
         except DomainError as error:
             before = sum(x.shape[faces.lead] for x in faces.parts[: len(results)])
             place = (*error.place[:-1], error.place[-1] + before)
-            raise np.linalg.LinAlgError(f"{faces.star}.{name}: {faces.name(place)} {error.reason}") from None
-    return faces.joined(results)
+            raise np.linalg.LinAlgError(f"{star}.{name}: {faces.name(place)} {error.reason}") from None
+    return faces.tensor(faces.joined(results))
 
 
 def _pseudoinverse(faces: Faces, parts: Any, rtol: float | None) -> Any:
@@ -493,9 +481,7 @@ def _total(faces: Faces, numbers: Any) -> Any:
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:
     """A number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
-    least = raw(x)
-    xp = namespace(least) if shape or hasattr(least, "dtype") else np
-    if not bool(xp.all(least >= 0)):
+    if not bool(namespace(raw(x)).all(raw(x) >= 0)):
         raise ValueError(f"{star}.{name}: {label} is {x}; expected numbers of at least 0")
     if not shape:
         return x

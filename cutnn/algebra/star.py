@@ -35,6 +35,10 @@ class StarAlgebra(Factorisations, SpectralFunctions):
     It holds its transforms and nothing else; two algebras are equal when their transforms are. `shape` is the
     tuple of tube lengths and `n` their product. Make one with `algebra.dct(28)` and its kin.
 
+    In a projected algebra M has fewer rows than tubes have entries, and M⁻¹ only undoes what M keeps: its tensors
+    are those of the range of M⁻¹, the projector is `inverse(forward(A))`, and every function is that of the
+    projection of its arguments (see `algebra.projected`).
+
     Everything takes and returns plain arrays, float32 stays float32, integers count as float64, batch axes
     broadcast as in `matmul`, and everything is differentiable.
 
@@ -65,13 +69,15 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         # tensor, and halves them, and the others meet complex ones. `inverse` goes backwards.
         axes = [(t, k - len(transforms) - 2) for k, t in enumerate(transforms)]
         self._order = sorted(axes, key=lambda step: (step[0].real_products, not step[0].real, -step[1]))
-        self.half_shape = self.shape
-        """The tube axes of a real tensor's transform: `shape`, but n//2+1 along one Fourier axis."""
+        self.face_shape = tuple([t.faces for t in transforms])
+        """The tube axes of a transform: `shape`, but q where M is q × n; one face of Â for each index."""
+        self.half_shape = self.face_shape
+        """The tube axes of a real tensor's transform: `face_shape`, but n//2+1 along one Fourier axis."""
         fourier = [(t.half, axis + 2) for t, axis in self._order if not t.real]
         if fourier and self.real_products:
             half, axis = fourier[0]
             at = axis % len(self.shape)
-            self.half_shape = (*self.shape[:at], half, *self.shape[at + 1 :])
+            self.half_shape = (*self.face_shape[:at], half, *self.face_shape[at + 1 :])
 
     # ---------------------------------------------------------------------------------------- the product
 
@@ -98,7 +104,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         return self._forward(check.tensor(self, "forward", A))
 
     def inverse(self, A_hat: Any) -> Any:
-        """A, from its transform: real where A was, if the transforms are real or Fourier transforms.
+        """A, or its projection, from its transform: real where A was, if M is real or the Fourier transform.
 
         >>> from cutnn import algebra
         >>> star = algebra.fft(6)
@@ -149,7 +155,8 @@ class StarAlgebra(Factorisations, SpectralFunctions):
     ) -> Any:
         """A tensor of independent standard normal entries, (*batch, *shape, rows, columns).
 
-        Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device.
+        Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device. In a
+        projected algebra it is the projection of that tensor, and so complex where the projector is.
 
         >>> from cutnn import algebra
         >>> algebra.dct(4).random(2, 3, seed=0, dtype="float32").shape
@@ -160,7 +167,8 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         entries = generator.standard_normal(size)
         if kind.kind == "c":
             entries = (entries + 1j * generator.standard_normal(size)) * math.sqrt(0.5)
-        return default_namespace().asarray(entries.astype(kind))
+        A = default_namespace().asarray(entries.astype(kind))
+        return A if self.face_shape == self.shape else self.inverse(self._forward(A))
 
     # --------------------------------------------------------------------------------- the algebra's terms
 
@@ -292,12 +300,13 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         A = check.tensor(self, "to_matrix", A)
         batch, (rows, columns), n = self._batch(A), A.shape[-2:], self.n
+        q = math.prod(self.face_shape)
         M = _kronecker([t.matrix() for t in self.transforms], A)
         M_inverse = _kronecker([t.inverse_matrix() for t in self.transforms], A)
         faces = ct.reshape(ct.astype(A, M.dtype), (*batch, n, rows * columns))
-        A_hat = ct.reshape(ct.matmul(M, faces), (*batch, n, rows, 1, columns))
-        blocks = A_hat * ct.reshape(M, (n, 1, n, 1))  # blockdiag(Â) (M ⊗ I)
-        blocks = ct.matmul(M_inverse, ct.reshape(blocks, (*batch, n, rows * n * columns)))
+        A_hat = ct.reshape(ct.matmul(M, faces), (*batch, q, rows, 1, columns))
+        blocks = A_hat * ct.reshape(M, (q, 1, n, 1))  # blockdiag(Â) (M ⊗ I)
+        blocks = ct.matmul(M_inverse, ct.reshape(blocks, (*batch, q, rows * n * columns)))
         matrix = ct.reshape(blocks, (*batch, n * rows, n * columns))
         return ct.real(matrix) if A.dtype.kind != "c" and self.real_products else matrix
 
@@ -308,7 +317,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         operands = [check.tensor(self, name, T, chr(ord("A") + k)) for k, T in enumerate(tensors)]
         if len(set(map(type, operands))) > 1:
             check.devices(self, name, *operands)
-        if self.half_shape != self.shape:
+        if self.half_shape != self.face_shape:
             real = [T.dtype.kind != "c" for T in operands]
             if any(real) and not all(real):
                 return [ct.astype(T, np.result_type(T.dtype, np.complex64)) for T in operands]

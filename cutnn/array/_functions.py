@@ -1,4 +1,4 @@
-"""Functions of general square matrices: `expm`, `sqrtm`.
+"""Functions of general square matrices: `expm`, `sqrtm`, `logm`, `powm`.
 
 Their derivatives are functions of block matrices (Mathias 1996; Higham, Functions of Matrices, 2008, theorem 3.6),
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy
 
-from cutnn.array._spectral import DomainError, is_hermitian, powm
+from cutnn.array._products import matrix_power
+from cutnn.array._spectral import DomainError, all_hermitian, hermitian_log, hermitian_power
 from cutnn.array.manipulation import concat
 from cutnn.device import namespace, to_host
 from cutnn.tape import constant, primitive, raw
@@ -66,20 +67,54 @@ def expm(x: Any, /) -> Any:
     return result
 
 
-def sqrtm(x: Any, /) -> Any:
+def sqrtm(x: Any, /, *, atol: Any = 0.0) -> Any:
     """The principal square root of each matrix, (*batch, n, n): its eigenvalues have positive real parts.
 
-    There is one where no eigenvalue is on the closed negative real axis; Hermitian positive semidefinite matrices, if
-    all of a batch are, may be singular too. Those go through `eigh`, others through Newton's iteration.
-    Derivatives are right at equal eigenvalues and for matrices that cannot be diagonalised; at a singular
-    matrix what is infinite counts as 0. Raises LinAlgError where there is no principal root. (Higham 2008, chapter 6.)
+    There is one where no eigenvalue is on the closed negative real axis. If all matrices of a batch are Hermitian
+    and positive semidefinite they may be singular too, with eigenvalues that are 0 to rounding, or up to `atol`, a
+    number or one for each matrix. Those go through `eigh`, others through Newton's iteration. Derivatives are right
+    at equal eigenvalues, for matrices that cannot be diagonalised, and in every direction; at a singular matrix what
+    is infinite counts as 0. There are two of them at Hermitian matrices, at others all. Raises LinAlgError where
+    there is no principal root. (Higham 2008, chapter 6.)
 
     >>> import cutnn as ct
     >>> ct.linalg.sqrtm(ct.asarray([[1.0, 4.0], [0.0, 1.0]]))
     array([[1., 2.],
            [0., 1.]])
     """
-    return powm(x, 0.5) if bool(namespace(raw(x)).all(is_hermitian(x))) else _root(x)
+    return hermitian_power(x, 0.5, atol) if all_hermitian(x, atol) else _root(x)
+
+
+def logm(x: Any, /, *, atol: Any = 0.0) -> Any:
+    """The principal logarithm of each matrix, (*batch, n, n): its eigenvalues have imaginary parts within ±π.
+
+    There is one where no eigenvalue is on the closed negative real axis; LinAlgError where one is. Hermitian matrices
+    go through `eigh`, others through square roots until Padé's approximant at 1 is exact. Derivatives, and `atol`
+    (eigenvalues up to it are no positive ones), as those of `sqrtm`. (Higham 2008, chapter 11.)
+
+    >>> import cutnn as ct
+    >>> ct.linalg.logm(ct.asarray([[1.0, 4.0], [0.0, 1.0]])).round(12) + 0
+    array([[0., 4.],
+           [0., 0.]])
+    """
+    return hermitian_log(x, atol) if all_hermitian(x, atol) else _log(x)
+
+
+def powm(x: Any, p: float, /, *, atol: Any = 0.0) -> Any:
+    """x^p of each matrix, (*batch, n, n), for a real p: exp(p log x), and products of x or its inverse for integers.
+
+    Otherwise x^p needs eigenvalues off the closed negative real axis; Hermitian positive semidefinite matrices may be
+    singular where p > 0. Raises LinAlgError where there is no power. Derivatives, and `atol`, as those of `sqrtm`.
+
+    >>> import cutnn as ct
+    >>> ct.linalg.powm(ct.asarray([[4.0, 0.0], [0.0, 9.0]]), -0.5).round(3)
+    array([[0.5  , 0.   ],
+           [0.   , 0.333]])
+    """
+    p = float(p)
+    if p.is_integer():
+        return matrix_power(x, int(p))
+    return hermitian_power(x, p, atol) if all_hermitian(x, atol) else expm(p * logm(x))
 
 
 def _root_rule(g: Any, x: Any) -> Any:
@@ -111,6 +146,31 @@ def _root(x: Any) -> Any:
     return root
 
 
+def _log_rule(g: Any, x: Any) -> Any:
+    return _by_block(_log, x.mT, g)
+
+
+# Nodes and weights of Gauss and Legendre's rule on [0, 1]: of log(1 + y) = y ∫ 1 / (1 + t y) dt it makes the [7/7]
+# Padé approximant, exact to double precision for |y| ≤ 0.264 (Higham 2008, section 11.4).
+_NODES, _WEIGHTS = (list(map(float, x / 2)) for x in numpy.polynomial.legendre.leggauss(7))
+
+
+@primitive(x=_log_rule)
+def _log(x: Any) -> Any:
+    xp = namespace(x)
+    one = xp.eye(x.shape[-1], dtype=x.dtype)
+    roots = xp.zeros((*x.shape[:-2], 1, 1), dtype=x.real.dtype)
+    root = x
+    for _ in range(60):
+        far = ~(_norm(root - one) <= 0.264)
+        if not bool(xp.any(far)):
+            break
+        root, roots = xp.where(far, _root(root), root), roots + far
+    y = root - one
+    terms = (w * xp.linalg.solve(one + (0.5 + t) * y, y) for t, w in zip(_NODES, _WEIGHTS, strict=True))
+    return sum(terms) * xp.exp2(roots)
+
+
 # -------------------------------------------------------------------------------------------------- helpers
 
 
@@ -138,8 +198,8 @@ def _check_root(x: Any, root: Any) -> None:
         nearest = values[numpy.argmax(numpy.abs(numpy.angle(values)) + (values == 0) * 9)]
         raise DomainError(
             place,
-            f"has no principal square root to working precision: an eigenvalue is {nearest:.3g}, and it needs all "
-            "off the closed negative real axis, or a matrix that is Hermitian and positive semidefinite",
+            f"has no principal root, power or logarithm to working precision: an eigenvalue is {nearest:.3g}, and "
+            "all must be off the closed negative real axis",
         )
 
 

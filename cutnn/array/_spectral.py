@@ -1,4 +1,4 @@
-"""Functions of the singular values of matrices, of the eigenvalues of Hermitian ones: `svt`, `polar`, `powm`, `logm`.
+"""Functions of the singular values of matrices, and of the eigenvalues of Hermitian ones: `svt`, `polar`, `pinv`, ...
 
 The factors of an SVD have no derivative where values meet, but U f(S) Vh and V f(w) Vᴴ do. So these are functions
 of their own, whose derivatives are divided differences of f (Daleckii and Krein 1965; Higham, Functions of
@@ -43,8 +43,7 @@ class Shrink(NamedTuple):
         return _piece(w, self.tau) * (abs(w) - self.tau)
 
     def first(self, a: Any, b: Any) -> Any:
-        xp = namespace(a)
-        slope = xp.where((_piece(a, self.tau) != 0) | (xp.asarray(self.tau) == 0), 1, 0)
+        slope = ((_piece(a, self.tau) != 0) | (self.tau == 0)).astype(a.dtype)
         return _secant(self, a, b, slope)
 
     def second(self, a: Any, b: Any, c: Any) -> Any:
@@ -109,6 +108,7 @@ def svt(x: Any, /, tau: Any) -> Any:
     array([[0., 1.],
            [0., 0.]])
     """
+    tau = float(tau) if isinstance(tau, numpy.generic) else tau
     least = raw(tau)
     if not bool((least >= 0) if isinstance(least, int | float) else namespace(least).all(least >= 0)):
         raise ValueError(f"svt: tau is {least}; expected a threshold of at least 0")
@@ -400,30 +400,16 @@ def _real_power(w: Any, p: float) -> Any:
     return xp.where(w == 0, 1.0 if p == 0 else 0.0, xp.where(w == 0, 1, w) ** p)
 
 
-def powm(x: Any, p: float, /, *, atol: Any = 0.0) -> Any:
-    """x^p of Hermitian positive semidefinite matrices (*batch, n, n), for a real p; positive definite where p < 0.
+def hermitian_power(x: Any, p: float, atol: Any) -> Any:
+    """V w^p Vᴴ of Hermitian positive semidefinite matrices x = V w Vᴴ, definite for p < 0, for which it is DomainError.
 
-    V w^p Vᴴ for x = V w Vᴴ, of which one triangle is read; eigenvalues that are 0 to rounding, or up to `atol` (a
-    number or one for each matrix), count as 0. First and second derivatives are right at equal eigenvalues, and are
-    those of x^p in every direction, Hermitian or not; what is infinite, for p < 1 at a singular x, counts as 0.
-    Raises LinAlgError for an eigenvalue out of the domain.
-
-    >>> import cutnn as ct
-    >>> ct.linalg.powm(ct.asarray([[4.0, 0.0], [0.0, 9.0]]), -0.5).round(3)
-    array([[0.5  , 0.   ],
-           [0.   , 0.333]])
+    Derivatives, first and second, are those of x^p in every direction, Hermitian or not.
     """
     return _hermitian(x, Power(p), _spectrum(x, f"a power {p:g}", p < 0, atol))
 
 
-def logm(x: Any, /, *, atol: Any = 0.0) -> Any:
-    """The logarithm V log(w) Vᴴ of Hermitian positive definite matrices x = V w Vᴴ, (*batch, n, n); as `powm`.
-
-    >>> import cutnn as ct
-    >>> ct.linalg.logm(ct.eye(2))
-    array([[0., 0.],
-           [0., 0.]])
-    """
+def hermitian_log(x: Any, atol: Any) -> Any:
+    """V log(w) Vᴴ of Hermitian positive definite matrices x = V w Vᴴ, else DomainError; as `hermitian_power`."""
     return _hermitian(x, Log(), _spectrum(x, "a logarithm", True, atol))
 
 
@@ -452,14 +438,14 @@ def _spectrum(x: Any, what: str, positive: bool, atol: Any) -> Any:
     return xp.where(w <= cutoff, 0, w), v
 
 
-def is_hermitian(x: Any) -> Any:
-    """Whether each matrix, (*batch,), is Hermitian up to rounding."""
+def all_hermitian(x: Any, atol: Any) -> bool:
+    """Whether all matrices of a batch are Hermitian up to rounding, or up to atol."""
     x = raw(x)
+    if not x.size:
+        return True
     xp = namespace(x)
-    if not x.shape[-1]:
-        return xp.ones(x.shape[:-2], dtype=bool)
-    skew = xp.max(abs(x - adjoint(x)), axis=(-2, -1))
-    return skew <= 100 * xp.finfo(x.dtype).eps * xp.max(abs(x), axis=(-2, -1))
+    skew, size = (xp.max(abs(a), axis=(-2, -1)) for a in (x - adjoint(x), x))
+    return bool(xp.all(skew <= xp.maximum(100 * xp.finfo(x.dtype).eps * size, atol)))
 
 
 def _hermitian_rule(g: Any, x: Any, f: Any, spectrum: Any) -> Any:

@@ -27,7 +27,7 @@ from cutnn.array._decompositions import (
     svd,
     svdvals,
 )
-from cutnn.array._functions import expm, sqrtm
+from cutnn.array._functions import expm, logm, powm, sqrtm
 from cutnn.array._linear import normal_axes
 from cutnn.array._low_rank import low_rank
 from cutnn.array._products import (
@@ -45,7 +45,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
-from cutnn.array._spectral import PolarResult, logm, nuclear_norm, pinv, polar, powm, svt
+from cutnn.array._spectral import PolarResult, nuclear_norm, pinv, polar, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace

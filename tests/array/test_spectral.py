@@ -289,7 +289,8 @@ def test_derivatives_of_the_exponential_and_the_root(dtype: Any) -> None:
     ):
         check(linalg.expm, x, rtol=1e-6)
     for x in (linalg.expm(draw((2, 3, 3), dtype)), JORDAN.astype(dtype)):
-        check(linalg.sqrtm, x, rtol=1e-5)
+        for f in (linalg.sqrtm, linalg.logm, lambda x: linalg.powm(x, -0.3)):
+            check(f, x, rtol=1e-5)
     check(
         linalg.sqrtm, with_eigenvalues([1, 1, 2], dtype), rtol=1e-5
     )  # also in directions that are not Hermitian
@@ -303,6 +304,20 @@ def test_the_root_is_scipys(dtype: Any) -> None:
     assert root.dtype == x.dtype
     relative(root @ root, x, 500 * np.finfo(dtype).eps)
     relative(root, each(scipy.linalg.sqrtm, x), 2000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_logarithm_and_powers_are_scipys(dtype: Any) -> None:
+    x = linalg.expm(draw((2, 2, 4, 4), dtype))
+    wide = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+    assert linalg.logm(x).dtype == linalg.powm(x, 0.3).dtype == x.dtype
+    relative(linalg.logm(x), each(scipy.linalg.logm, wide), 2000 * np.finfo(dtype).eps)
+    for p in (0.3, -1.7, -2.0, 3):
+        power = each(lambda a, p=p: scipy.linalg.fractional_matrix_power(a, p), wide)
+        for got, expected in zip(linalg.powm(x, p).reshape(-1, 4, 4), power.reshape(-1, 4, 4), strict=True):
+            relative(got, expected, 1e5 * np.finfo(dtype).eps)
+    nilpotent = np.triu(np.ones((3, 3), dtype), 1)
+    relative(linalg.powm(nilpotent, 2.0), nilpotent @ nilpotent)
 
 
 @pytest.mark.parametrize("digits", [4, 8, 12])
@@ -325,9 +340,7 @@ def test_matrices_without_a_principal_root_are_named() -> None:
         for x in (bad, bad + 0j):
             with pytest.raises(np.linalg.LinAlgError, match=f"the matrix has .*{what[:-2]}"):
                 linalg.sqrtm(x)
-    with pytest.raises(
-        np.linalg.LinAlgError, match=r"the matrix \(1,\) of the batch has no principal square root"
-    ):
+    with pytest.raises(np.linalg.LinAlgError, match=r"the matrix \(1,\) of the batch has no principal root"):
         linalg.sqrtm(np.stack([np.eye(2), upper]))
 
 
@@ -342,23 +355,48 @@ def test_pinv_counts_small_values_as_0() -> None:
     assert linalg.pinv(np.zeros((2, 0))).shape == (0, 2)
 
 
-# ----------------------------------------------------------------------------------------------------- devices
+# ------------------------------------------------------------------------------------------ precision, devices
+
+EVERY = [
+    lambda x: linalg.svt(x, 1.0),
+    lambda x: linalg.svt(x, ct.sum(ct.real(x), axis=(-2, -1)) * 0 + 0.5),
+    lambda x: linalg.matrix_norm(x, ord="nuc"),
+    lambda x: linalg.polar(x).P,
+    lambda x: linalg.powm(x @ adjoint(x), -0.3),
+    lambda x: linalg.logm(x @ adjoint(x)),
+    linalg.expm,
+    lambda x: linalg.sqrtm(linalg.expm(x)),
+    lambda x: linalg.sqrtm(x @ adjoint(x)),
+]
 
 
-@pytest.mark.parametrize(
-    "f",
-    [
-        lambda x: linalg.svt(x, 1.0),
-        lambda x: linalg.svt(x, ct.sum(ct.real(x), axis=(-2, -1)) * 0 + 0.5),
-        lambda x: linalg.matrix_norm(x, ord="nuc"),
-        lambda x: linalg.polar(x).P,
-        lambda x: linalg.powm(x @ adjoint(x), -0.3),
-        lambda x: linalg.logm(x @ adjoint(x)),
-        linalg.expm,
-        lambda x: linalg.sqrtm(linalg.expm(x)),
-        lambda x: linalg.sqrtm(x @ adjoint(x)),
-    ],
-)
+@pytest.mark.parametrize("f", EVERY)
+@pytest.mark.parametrize("dtype", DOUBLES)
+def test_single_precision_stays_single(f: Any, dtype: Any) -> None:
+    x = draw((2, 3, 3), dtype)
+    single = x.astype(np.complex64 if dtype == np.complex128 else np.float32)
+    loss = lambda x: ct.sum(ct.abs(f(x)) ** 2)  # noqa: E731
+    for function, tolerance in ((f, 1e-4), (ct.grad(loss), 1e-3)):
+        got, expected = function(single), function(x)
+        assert got.dtype.itemsize * 2 == expected.dtype.itemsize
+        relative(got, expected, tolerance)
+
+
+def test_divided_differences_keep_the_precision() -> None:
+    w = np.array([0.0, 0.5, 0.5, 2.0], dtype=np.float32)
+    for f in (
+        _spectral.Shrink(0.7),
+        _spectral.Step(np.float32([0.7])),
+        _spectral.Power(0.5),
+        _spectral.Log(),
+    ):
+        a, b = w[1:, None, None], w[1:, None]
+        assert {f(w[1:]).dtype, f.first(b, w[1:]).dtype, f.second(a, b, w[1:]).dtype} == {
+            np.dtype(np.float32)
+        }
+
+
+@pytest.mark.parametrize("f", EVERY)
 def test_on_another_device_all_stays_there(f: Any, pretend_device: Any) -> None:
     x = draw((2, 3, 3))
     loss = lambda x: ct.sum(ct.abs(f(x)) ** 2)  # noqa: E731
