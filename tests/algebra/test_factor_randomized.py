@@ -16,7 +16,6 @@ from cutnn.algebra._randomized import bases_within
 from tests.algebra.catalogue import ALGEBRAS, DELICATE, near
 
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
-every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 
 
 def product(star: Any, factors: Any) -> Any:
@@ -45,8 +44,10 @@ def transform_norm(star: Any, A: Any) -> Any:
 
 
 @every_algebra
-@every_dtype
-@pytest.mark.parametrize("size", [(7, 5), (5, 7)])
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(np.float32, (7, 5)), (np.float64, (5, 7)), (np.complex64, (5, 7)), (np.complex128, (7, 5))],
+)
 def test_a_tensor_of_the_rank_is_found_whole(name: str, dtype: Any, size: tuple[int, int]) -> None:
     star = ALGEBRAS[name]
     A = of_rank(star, 2, size, (2,), dtype)
@@ -109,7 +110,7 @@ def test_power_iterations_and_samples_sharpen(name: str) -> None:
 
 
 @every_algebra
-@pytest.mark.parametrize("tolerance", [0.5, 1e-2, 1e-6])
+@pytest.mark.parametrize("tolerance", [0.5, 1e-4])
 def test_tolerances_are_met_and_the_rank_is_the_least(name: str, tolerance: float) -> None:
     star = ALGEBRAS[name]
     A = decaying(star, 0.3, (18, 16), (2,))
@@ -124,7 +125,7 @@ def test_tolerances_are_met_and_the_rank_is_the_least(name: str, tolerance: floa
 
 
 @pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 5", "fft 3, fft 4"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_faces_count_as_often_as_they_are_in_the_spectrum(name: str, seed: int) -> None:
     """Faces of unlike sizes and decays: the least rank is that of the error over the whole spectrum."""
     star, rng = ALGEBRAS[name], np.random.default_rng(seed)
