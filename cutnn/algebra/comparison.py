@@ -105,7 +105,7 @@ def compare(
     `algebras` are named by a mapping, or by themselves; without them X with `tubes` tube axes is taken by the
     identity, the DCT, the DFT, Haar's wavelets (for powers of two), a random orthogonal M, which knows nothing of
     the data, and M from the data, the same along every axis. `ranks` are tubal ranks, without them up to eight,
-    from little storage to as much as X. One SVD of Â and two approximations a rank are computed for each algebra.
+    from the least storage to half of that of X. For each algebra Â has one SVD, each rank two approximations.
 
     Errors are those of X, in the norm of X, for any M: where M is not a multiple of a unitary matrix the truncation
     of the faces is not optimal, and where it is projected what lies outside of the range is part of the error.
@@ -130,7 +130,7 @@ def compare(
     if not X.size:
         raise ValueError(f"compare: X, {tuple(X.shape)}, is empty")
     if ranks is None:
-        most = max(rows * columns // (rows + columns), 1)
+        most = max(rows * columns // (2 * (rows + columns)), 1)
         ranks = sorted({round(k) for k in np.geomspace(1, most, 8)})
     for k in ranks:
         check.rank(first, "compare", X, k)
