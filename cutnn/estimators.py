@@ -94,7 +94,9 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._basis = [basis[..., :width] for basis in self._basis]
         self._order = face * width + column
         self.n_components_ = len(order)
-        self.multirank_ = np.bincount(number[face], minlength=star.n).reshape(star.shape)
+        self.multirank_ = np.bincount(number[face], minlength=math.prod(star.face_shape)).reshape(
+            star.face_shape
+        )
         self.singular_values_ = np.sqrt(energies.ravel()[order])
         self._describe(energies.ravel()[order], _energy(faces) / _scale(star), len(X))
         return self
@@ -149,10 +151,11 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """The samples without mean of scores, which other coordinates are 0 beside."""
         star, spectrum = self.star_, _spectrum(self.star_)
         width = self._basis[0].shape[-1]
-        place = np.full(star.n * width, self.n_components_)
+        count = math.prod(star.face_shape)
+        place = np.full(count * width, self.n_components_)
         place[self._order] = np.arange(self.n_components_)
         rows = ct.concat([scores.T, ct.zeros_like(scores.T[:1])], axis=0)
-        coordinates = ct.reshape(ct.take(rows, like(place, rows), axis=0), (star.n, width, -1))
+        coordinates = ct.reshape(ct.take(rows, like(place, rows), axis=0), (count, width, -1))
         faces = _from_coordinates(coordinates * math.sqrt(_scale(star)), spectrum)
         Z = [basis @ part for basis, part in zip(self._basis, faces, strict=True)]
         return _samples(spectrum.tensor(spectrum.joined(Z)))
@@ -421,12 +424,12 @@ def _samples(A: Any) -> Any:
 
 def _spectrum(star: StarAlgebra) -> Spectrum:
     """The faces that determine a real tensor without batch."""
-    return Spectrum(star, star.half_shape != star.shape, 0)
+    return Spectrum(star, star.half_shape != star.face_shape, 0)
 
 
 def _scale(star: StarAlgebra) -> float:
-    """c of MᴴM = c I, and of another M the mean of its squared singular values."""
-    return math.prod(float(np.sum(np.abs(t.matrix()) ** 2)) / t.n for t in star.transforms)
+    """c of M Mᴴ = c I, and of another M the mean of its squared singular values."""
+    return math.prod(float(np.sum(np.abs(t.matrix()) ** 2)) / t.faces for t in star.transforms)
 
 
 def _aligned(U: Faces, A: Faces) -> list[Any]:
@@ -472,7 +475,7 @@ def _from_coordinates(x: Any, spectrum: Spectrum) -> list[Any]:
 
 def _faces_of_coordinates(spectrum: Spectrum) -> np.ndarray:
     """The number of the face that each of the n coordinates stands for; that of Im is the conjugate face."""
-    others = np.setdiff1d(np.arange(spectrum.star.n), spectrum.numbers)
+    others = np.setdiff1d(np.arange(math.prod(spectrum.star.face_shape)), spectrum.numbers)
     place = spectrum.of_all(np.arange(len(spectrum.times))).ravel()
     return np.concatenate([spectrum.numbers, others[np.argsort(place[others])]])
 

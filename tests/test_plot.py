@@ -54,6 +54,26 @@ def test_class_tubes_have_classes_in_rows():
     assert titled.axes[2].get_title() == "digit 1, predicted digit 7"
 
 
+def test_compaction_draws_each_algebra_in_both_panels():
+    X = np.random.default_rng(0).standard_normal((4, 6, 7))
+    found = algebra.compare(X, {f"M {k}": algebra.random_orthogonal(4, seed=k) for k in range(8)})
+    figure = plot.compaction(found, "title")
+    left, right = figure.axes
+    for ax, field in ((left, "t_svdm"), (right, "t_svdmii")):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        for line, row in zip(ax.lines, found.rows, strict=True):
+            np.testing.assert_allclose(line.get_xdata(), 100 * np.array(row.storage))
+            np.testing.assert_allclose(line.get_ydata(), getattr(row, field))
+    looks = {(line.get_color(), line.get_linestyle()) for line in left.lines}
+    assert len(looks) == 8  # no two alike
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [row.algebra for row in found.rows]
+    assert left.get_ylabel() == "relative error" and figure.get_suptitle() == "title"
+    exact = algebra.compare(np.ones((4, 6, 7)), [algebra.dct(4)], ranks=(1, 2))
+    assert all(len(ax.lines[0].get_xdata()) <= 2 for ax in plot.compaction(exact).axes)
+    zero = algebra.compare(np.zeros((4, 6, 7)), [algebra.dct(4)])
+    assert not any(len(ax.lines[0].get_xdata()) for ax in plot.compaction(zero).axes)
+
+
 def test_accuracy_against_parameters_marks_each_network():
     figure = plot.accuracy_against_parameters({"a": (100, 90.0), "b": (10_000, 95.0)})
     points = [c.get_offsets().data.tolist() for c in figure.axes[0].collections]

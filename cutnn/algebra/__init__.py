@@ -22,12 +22,15 @@ from cutnn.algebra.catalogue import (
     random_orthogonal,
     wavelet,
 )
+from cutnn.algebra.comparison import Compared, Comparison, compare
 from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 
 __all__ = [
+    "Compared",
+    "Comparison",
     "Compressed",
     "Compression",
     "Fourier",
@@ -35,6 +38,7 @@ __all__ = [
     "StarAlgebra",
     "Transform",
     "banded",
+    "compare",
     "dct",
     "dst",
     "faces_first",

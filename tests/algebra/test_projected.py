@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
-from cutnn import algebra, nn, optim
+from cutnn import algebra, nn, optim, train
 from tests.algebra.catalogue import PROJECTED, draw, near, orthonormal, projector
 from tests.gradcheck import check
 
@@ -364,6 +364,71 @@ def test_layers_are_trained(name: str, layer: Any) -> None:
     for _ in range(20):
         optimizer.step(ct.grad(loss)(model))
     assert loss(model) < 0.9 * before
+
+
+@pytest.mark.parametrize("name", ["projected 5 to 3", "projected 3 to 2, fft 4"])
+def test_networks_in_time(name: str) -> None:
+    star = PROJECTED[name]
+    X = draw((*star.shape, 3, 2))
+    for options in ({"reversible": True}, {}):
+        net = nn.HamiltonianNet(star, width=3, depth=3, h=0.25, seed=0, dtype=np.float64, **options)
+        check(lambda X: net(X), X, order=1)  # noqa: B023
+    plain = nn.HamiltonianNet(star, width=3, depth=3, h=0.25, seed=0, dtype=np.float64)
+    reversible = nn.HamiltonianNet(star, width=3, depth=3, h=0.25, seed=0, dtype=np.float64, reversible=True)
+    near(reversible(X), plain(X))
+    for a, b in zip(
+        *(ct.grad(lambda net: ct.sum(net(X) ** 2))(net).steps for net in (plain, reversible)), strict=True
+    ):
+        near(a.weight, b.weight, 1000)
+
+
+def test_models_are_saved_with_their_wide_matrix(tmp_path: Any) -> None:
+    pytest.importorskip("safetensors")
+    star = algebra.projected(orthonormal(8, 2))
+    model, other = (nn.Sequential(nn.FaceLinear(star, 5, 3, ct.tanh, seed=k)) for k in (0, 1))
+    train.save_model(tmp_path / "model.safetensors", model)
+    X = draw((8, 5, 6), np.float32)
+    near(train.load_model(tmp_path / "model.safetensors", other)(X), model(X))
+
+
+def test_linear_autoencoders_count_the_faces_of_their_code() -> None:
+    star = algebra.projected(orthonormal(6, 2))
+    X = star(star.random(5, 2, seed=0), star.random(2, 30, seed=1))
+    model = nn.t_svdm(star, X, rank=2)
+    assert model.latent == 4 and nn.t_svdmii(star, X, count=4).latent == 4
+    near(model(X), X, 1000)
+
+
+# ----------------------------------------------------------------------------------------------------- low rank
+
+
+def test_tensors_of_few_faces_are_completed_from_fewer_entries() -> None:
+    """The range and the rank together: a tenth of the entries suffices, which no other M could do with."""
+    star = algebra.projected(orthonormal(20, 3))
+    X = star(star.random(20, 1, seed=0), star.random(1, 20, seed=1))
+    seen = np.random.default_rng(0).random(X.shape) < 0.1
+    found = algebra.lowrank.complete(star, X, seen)
+    assert star.norm(found.low_rank - X) < 1e-4 * star.norm(X)
+    corrupted = X + 3 * (np.random.default_rng(1).random(X.shape) < 0.05)
+    assert star.norm(algebra.lowrank.robust_pca(star, corrupted).low_rank - X) < 1e-4 * star.norm(X)
+
+
+@pytest.mark.parametrize("kind", ["TensorPCA", "TensorSVD"])
+@pytest.mark.parametrize("name", ["projected 5 to 3", "projected 3 to 2, fft 4"])
+def test_estimators_are_those_of_the_faces(name: str, kind: str) -> None:
+    pytest.importorskip("sklearn")
+    from cutnn import estimators
+
+    star, make = PROJECTED[name], getattr(estimators, kind)
+    A = draw((*star.shape, 4, 30))
+    samples, faces = (np.moveaxis(x, (-1, -2), (0, 1)) for x in (A, to_faces(star, A)))
+    model, same = make(5, algebra=star).fit(samples), make(5, algebra=of_faces(star)).fit(faces)
+    np.testing.assert_allclose(model.singular_values_, same.singular_values_)
+    np.testing.assert_array_equal(model.multirank_, same.multirank_)
+    np.testing.assert_allclose(np.abs(model.transform(samples)), np.abs(same.transform(faces)), atol=1e-12)
+    inside = np.moveaxis(range_of(star, A), (-1, -2), (0, 1))
+    whole = make(algebra=star).fit(inside)
+    np.testing.assert_allclose(whole.inverse_transform(whole.transform(inside)), inside, atol=1e-12)
 
 
 def test_a_tubal_head_over_a_projected_algebra() -> None:
