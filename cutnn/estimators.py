@@ -78,20 +78,19 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         A = _slices(self._centred(X))
         self.star_ = star = _resolve(self._name, self.algebra, A)
         share, count = self._wanted(A)
-        U, multirank = self._directions(A, share, count)
         faces = Faces(star, A)
-        self._basis = _aligned(Faces(star, U), faces)
+        vectors, multirank = self._vectors(A, faces, share, count)
+        basis = _aligned(vectors, faces)
 
-        coordinates = _coordinates(self._basis, faces)
-        energies = to_host(ct.sum(coordinates**2, axis=-1)) / _scale(star)
-        number = _faces_of_coordinates(_spectrum(star))
-        held = np.arange(U.shape[-1]) < multirank.ravel()[number][:, None]
+        energies = to_host(ct.sum(_coordinates(basis, faces) ** 2, axis=-1)) / _scale(star)
+        number = _faces_of_coordinates(faces)
+        held = np.arange(energies.shape[-1]) < multirank.ravel()[number][:, None]
         order = np.argsort(-np.where(held, energies, -1), axis=None, kind="stable")[: int(held.sum())]
         order = order[: self._length(energies.ravel()[order], share, count)]
         face, column = np.unravel_index(order, energies.shape)
 
         width = int(column.max()) + 1
-        self._basis = [basis[..., :width].copy() for basis in self._basis]
+        self._basis = [u[..., :width].copy() for u in basis]
         self._order = face * width + column
         self.n_components_ = len(order)
         self.multirank_ = np.bincount(number[face], minlength=len(number)).reshape(star.face_shape)
@@ -170,8 +169,10 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     # ------------------------------------------------------------------------- what the estimators differ in
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
-        """Left singular slices of A, and how many of them each face has."""
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
+        """Left singular vectors of the parts of the faces of A, and how many each face of the spectrum has."""
         raise NotImplementedError
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
@@ -308,9 +309,11 @@ class TensorPCA(_TensorProjection):
 
     _centre = True
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
-        U = self.star_.svd(A).U
-        return U, np.full(self.star_.face_shape, U.shape[-1])
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
+        vectors = [ct.linalg.svd(part, full_matrices=False)[0] for part in faces.parts]
+        return vectors, np.full(self.star_.face_shape, min(A.shape[-2:]))
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
         if share is None:
@@ -363,7 +366,9 @@ class TensorSVD(_TensorProjection):
 
     _centre = False
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
         U, _, _, multirank, costs = self.star_.svd_energy(A, share, count=count)
         if U.shape[-1] == 0:
             raise ValueError(
@@ -372,7 +377,7 @@ class TensorSVD(_TensorProjection):
             )
         self.storage_, self.compression_ratio_ = int(costs.storage), float(costs.ratio)
         self.relative_error_ = float(costs.relative_error)
-        return U, to_host(multirank)
+        return Faces(self.star_, U).parts, to_host(multirank)
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
         return len(energies)
@@ -431,14 +436,14 @@ def _scale(star: StarAlgebra) -> float:
     return math.prod(float(np.sum(np.abs(t.matrix()) ** 2)) / t.faces for t in star.transforms)
 
 
-def _aligned(U: Faces, A: Faces) -> list[Any]:
-    """The faces of Û with their signs and phases fixed.
+def _aligned(vectors: list[Any], faces: Faces) -> list[Any]:
+    """Singular vectors of the faces with their signs and phases fixed.
 
     A phase e^{iθ} of u turns its coordinates z of the samples by e^{-iθ}: the one that makes Σ z² real and positive
     makes Re z and Im z uncorrelated, Σ Re z Im z = 0, and Re z the larger.
     """
     basis = []
-    for u, a in zip(U.parts, A.parts, strict=True):
+    for u, a in zip(vectors, faces.parts, strict=True):
         xp = namespace(u)
         if u.dtype.kind == "c":
             squares = ((u.mT.conj() @ a) ** 2).sum(axis=-1)
