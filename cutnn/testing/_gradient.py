@@ -120,6 +120,15 @@ class _Case(NamedTuple):
         return f"argument {number - self.order + 1}{within}"
 
 
+class _Point(NamedTuple):
+    """Where a derivative is checked: a function, its arguments, a cotangent of its value, and what it is pulled to."""
+
+    f: Callable[..., Any]
+    args: Any
+    cotangent: Any
+    gradients: Any
+
+
 class _Difference(NamedTuple):
     """A derivative along a direction: its value, the sum of the magnitudes of its terms, and two uncertainties."""
 
@@ -147,76 +156,71 @@ def _check(
     _forms(case, args, gradients)
     single = any(_is_single(x) for x in (*_leaves(args), *_leaves(value)))
     rtol = case.rtol or (1e-4 if single else 1e-6)
+    at = _Point(f, args, cotangent, gradients)
     for _ in range(directions):
         v = _random_like(args, rng)
-        numeric = _difference(f, args, v, cotangent, rtol)
-        analytic, terms = _inner(gradients, v)
-        _compare(case, "", f, args, cotangent, gradients, analytic, numeric, terms, rtol, report)
+        numeric = _difference(at, v, rtol)
+        report.rows.append(_compare(case, "", at, v, *_inner(gradients, v), numeric, rtol))
         if with_jvp:
-            tangent, terms = _inner(cotangent, jvp(f, args, v)[1])
-            _compare(case, ", by jvp", f, args, cotangent, gradients, tangent, numeric, terms, rtol, report)
+            along = _inner(cotangent, jvp(f, args, v)[1])
+            report.rows.append(_compare(case, ", by jvp", at, v, *along, numeric, rtol))
     return (cotangent, *args)
 
 
 def _compare(
-    case: _Case, how: str, f: Any, args: Any, cotangent: Any, gradients: Any, analytic: float, numeric: _Difference,
-    terms: float, rtol: float, report: GradientReport,
-) -> None:  # fmt: skip
+    case: _Case,
+    how: str,
+    at: _Point,
+    v: Any,
+    analytic: float,
+    terms: float,
+    numeric: _Difference,
+    rtol: float,
+) -> GradientRow:
+    """A row of the report, or GradientError: `analytic` against `numeric`, the derivative along v."""
     scale = max(numeric.terms, terms if np.isfinite(terms) else 0.0)
     allowed = rtol + numeric.noise / scale if scale else 0.0
     error = abs(analytic - numeric.value) / scale if scale else abs(analytic - numeric.value)
     what = case.title().removeprefix("the ").partition(" derivative")[0] + how
-    report.rows.append(GradientRow(what, analytic, numeric.value, error, allowed))
     if error <= allowed:
-        return
+        return GradientRow(what, analytic, numeric.value, error, allowed)
     numbers = (
         f"along a random direction: analytic{how} {analytic:.8g}, by differences {numeric.value:.8g} "
         f"(± {max(numeric.error, numeric.noise):.1g}), relative error {error:.2g}, allowed {allowed:.2g}"
     )
     if not np.isfinite(analytic):
-        raise GradientError(f"{case.title()} is not finite\n  {numbers}\n{_inputs(case, args)}")
-    if not np.isfinite(numeric.value) or numeric.error > max(
-        allowed * scale, 0.1 * abs(analytic - numeric.value)
-    ):
+        raise GradientError(f"{case.title()} is not finite\n  {numbers}\n{_inputs(case, at.args)}")
+    unsure = max(numeric.error, _bend(at, v))
+    if not np.isfinite(numeric.value) or unsure > max(allowed * scale, 0.1 * abs(analytic - numeric.value)):
         raise GradientError(
-            f"{case.title()} cannot be judged: differences do not settle as steps fall\n  {numbers}\n"
+            f"{case.title()} cannot be judged: differences of both sides and of all steps disagree\n  {numbers}\n"
             "  f has a kink, a jump or a pole near these arguments, or is noisy: choose others, or check it on both "
-            f"sides\n{_inputs(case, args)}"
+            f"sides\n{_inputs(case, at.args)}"
         )
     if how:
         raise GradientError(
             f"{case.title()} by jvp is wrong, and by vjp right\n  {numbers}\n"
             "  The pullback is not linear in its cotangent, or cannot be differentiated: write rules with functions "
-            f"of cutnn\n{_inputs(case, args)}"
+            f"of cutnn\n{_inputs(case, at.args)}"
         )
-    raise GradientError(f"{case.title()} is wrong{_diagnosis(f, args, cotangent, gradients, numbers, case)}")
+    raise GradientError(f"{case.title()} is wrong{_diagnosis(case, at, numbers)}")
 
 
-def _difference(f: Any, args: Any, v: Any, cotangent: Any, rtol: float) -> _Difference:
+def _difference(at: _Point, v: Any, rtol: float) -> _Difference:
     """The derivative of Re⟨cotangent, f⟩ along v: central differences at falling steps, extrapolated (Ridders 1982)."""
-    x, v = _map(_in_double, args), _map(_in_double, v)
-    weights = [words.host(g).conj().ravel() for g in _leaves(cotangent)]
-
-    def along(t: float) -> np.ndarray:
-        value = f(*_map(lambda a, b: a + t * b, x, v))
-        parts = [
-            words.host(y).ravel().astype(np.result_type(w.dtype, np.float64))
-            for y, w in zip(_leaves(value), weights, strict=True)
-        ]
-        return np.concatenate([(w * y).real for w, y in zip(weights, parts, strict=True)] or [np.zeros(0)])
-
+    along = _line(at, v)
     size = float(np.sum(np.abs(along(0.0))))
     best = _Difference(np.nan, 0.0, np.inf, 0.0)
     before: list[float] = []
     for h in STEPS:
         terms = (along(h) - along(-h)) / (2 * h)
         row = [float(np.sum(terms))]
-        if not np.isfinite(row[0]):
+        if not np.isfinite(row[0]):  # beyond the domain of f: nearer
             before = []
             continue
         for k, coarser in enumerate(before):
             row.append(row[k] + (row[k] - coarser) / (16.0 ** (k + 1) - 1))
-        total, noise = float(np.sum(np.abs(terms))), 4 * np.finfo(float).eps * size / h
+        total, noise = float(np.sum(np.abs(terms))), 4 * float(np.finfo(float).eps) * size / h
         for k in range(1, len(row)):
             error = max(abs(row[k] - row[k - 1]), abs(row[k] - before[k - 1]))
             if error <= best.error:
@@ -227,6 +231,28 @@ def _difference(f: Any, args: Any, v: Any, cotangent: Any, rtol: float) -> _Diff
             break
         before = row
     return best
+
+
+def _line(at: _Point, v: Any) -> Callable[[float], np.ndarray]:
+    """The terms of Re⟨cotangent, f(args + t v)⟩ for t, on the host and in double precision."""
+    x, v = _map(_in_double, at.args), _map(_in_double, v)
+    weights = [words.host(g).conj().ravel() for g in _leaves(at.cotangent)]
+
+    def along(t: float) -> np.ndarray:
+        with np.errstate(all="ignore"):  # a step may leave the domain of f
+            value = at.f(*_map(lambda a, b: a + t * b, x, v))
+            parts = [words.host(y).ravel() for y in _leaves(value)]
+            return np.concatenate(
+                [np.zeros(0), *((w * y).real for w, y in zip(weights, parts, strict=True))], dtype=np.float64
+            )
+
+    return along
+
+
+def _bend(at: _Point, v: Any) -> float:
+    """How much the slopes of Re⟨cotangent, f⟩ on both sides differ: nothing much where f is smooth."""
+    along, h = _line(at, v), STEPS[-1]
+    return abs(float(np.sum(along(h) - 2 * along(0.0) + along(-h)))) / h
 
 
 def _same_twice(case: _Case, value: Any, again: Any) -> None:
@@ -273,43 +299,46 @@ _REASONS = {
 }
 
 
-def _diagnosis(f: Any, args: Any, cotangent: Any, gradients: Any, numbers: str, case: _Case) -> str:
+def _diagnosis(case: _Case, at: _Point, numbers: str) -> str:
     """Which argument is wrong, where, and how: the argument whose own gradient differs most from differences."""
     worst: tuple[float, Any, Any, Any] = (-1.0, None, None, None)
-    leaves, rebuild = optree.tree_flatten(args, namespace="cutnn")
-    for i, (path, a, g) in enumerate(zip(_paths(args), leaves, _leaves(gradients), strict=True)):
+    leaves, tree = optree.tree_flatten(at.args, namespace="cutnn")
+    for i, (path, a, g) in enumerate(zip(_paths(at.args), leaves, _leaves(at.gradients), strict=True)):
         if a.size > MOST_COORDINATES:
             continue
-        of_one = lambda x, i=i: f(*rebuild.unflatten([*leaves[:i], x, *leaves[i + 1 :]]))  # noqa: E731
-        numeric = _coordinates(of_one, a, cotangent)
+
+        def of_one(x: Any, i: int = i) -> Any:
+            return at.f(*tree.unflatten([*leaves[:i], x, *leaves[i + 1 :]]))
+
+        numeric = _coordinates(at._replace(f=of_one, args=(a,)))
         gap = float(np.max(np.abs(words.host(g) - numeric), initial=0))
         if gap > worst[0]:
             worst = (gap, path, words.host(g), numeric)
     _, path, analytic, numeric = worst
     if path is None:
-        return f"\n  {numbers}\n{_inputs(case, args)}"
-    gap = np.abs(analytic - numeric)
-    at = np.unravel_index(int(np.argmax(gap)), gap.shape)
-    entry = f" of entry {tuple(int(k) for k in at)}" if gap.shape else ""
+        return f"\n  {numbers}\n{_inputs(case, at.args)}"
+    gaps = np.abs(analytic - numeric)
+    k = np.unravel_index(int(np.argmax(gaps)), gaps.shape)
+    entry = f" of entry {tuple(map(int, k))}" if gaps.shape else ""
     lines = [f" in {case.place(path)}", f"  {numbers}"]
-    lines.append(f"  the gradient{entry}: analytic {analytic[at]:.6g}, by differences {numeric[at]:.6g}")
-    lines.append(_inputs(case, args))
+    lines.append(f"  the gradient{entry}: analytic {analytic[k]:.6g}, by differences {numeric[k]:.6g}")
+    lines.append(_inputs(case, at.args))
     kind, text = words.pattern(0, analytic, numeric, "the analytic gradient", "the numeric one")
     if kind:
         lines.append(f"  {text[0].upper()}{text[1:]}: {_REASONS[kind]}.")
     return "\n".join(lines)
 
 
-def _coordinates(f: Any, a: Any, cotangent: Any) -> np.ndarray:
-    """The gradient by differences, entry by entry, in real and imaginary direction."""
+def _coordinates(at: _Point) -> np.ndarray:
+    """The gradient of one argument by differences, entry by entry, in real and imaginary direction."""
+    (a,) = at.args
     kind = np.dtype(complex if a.dtype.kind == "c" else float)
     gradient = np.zeros(a.size, dtype=kind)
     for k in range(a.size):
         for unit in (1, 1j) if kind.kind == "c" else (1,):
             v = np.zeros(a.size, dtype=kind)
             v[k] = unit
-            v = v.reshape(a.shape)
-            gradient[k] += unit * _difference(f, (a,), (_like(v, a),), cotangent, 1e-6).value
+            gradient[k] += unit * _difference(at, (_like(v.reshape(a.shape), a),), 1e-6).value
     return gradient.reshape(a.shape)
 
 
