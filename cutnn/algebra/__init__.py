@@ -4,6 +4,7 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
+from cutnn.algebra import learned, manifolds
 from cutnn.algebra.catalogue import (
     dct,
     dst,
@@ -37,6 +38,8 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "learned",
+    "manifolds",
     "plain",
     "product",
     "random_orthogonal",
