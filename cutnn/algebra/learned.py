@@ -22,7 +22,7 @@ from cutnn.algebra.transforms import Transform
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw
 
-__all__ = ["Learned", "star"]
+__all__ = ["Learned", "parameters", "star", "with_parameters"]
 
 _MANIFOLDS = ("orthogonal", "general")
 
@@ -44,11 +44,33 @@ def star(*matrices: Any, manifold: str = "orthogonal") -> StarAlgebra:
     array([[27., 27.],
            [27., 27.]])
     """
-    return StarAlgebra(*(Learned(M, manifold) for M in matrices))
+    transforms = [Learned(M, manifold) for M in matrices]
+    for M in matrices if manifold == "orthogonal" else ():
+        value = raw(M)
+        error, bound = STIEFEL.distance(value), float(np.finfo(value.dtype).eps) ** 0.5
+        if not error <= bound:
+            raise ValueError(
+                f"learned.star: MᴴM differs from I by {error:.2g}, more than {bound:.2g}; make M orthogonal, "
+                'by the Q factor of ct.linalg.qr(M) say, or take manifold="general"'
+            )
+    return StarAlgebra(*transforms)
+
+
+def parameters(star: StarAlgebra) -> tuple[Any, ...]:
+    """The learned matrices of an algebra, () where all of M is constant."""
+    return tuple([t.M for t in star.transforms if isinstance(t, Learned)])
+
+
+def with_parameters(star: StarAlgebra, matrices: tuple[Any, ...]) -> StarAlgebra:
+    """The algebra with other arrays for its learned matrices."""
+    given = iter(matrices)
+    return StarAlgebra(
+        *[Learned(next(given), t.manifold) if isinstance(t, Learned) else t for t in star.transforms]
+    )
 
 
 class Learned(Transform):
-    """The transform of an array M that gradients flow to; `star` makes the algebra.
+    """The transform of an array M that gradients flow to; `star` makes the algebra, and looks whether M is orthogonal.
 
     `matrix` and `to_matrix` have the values of M alone, without gradients. Two are equal only where they are the
     same object.
@@ -66,13 +88,6 @@ class Learned(Transform):
         if kind not in "fc":
             raise TypeError(f"learned.star: M holds {value.dtype}; expected an array of floats")
         orthogonal = manifold == "orthogonal"
-        if orthogonal:
-            error, bound = STIEFEL.distance(value), float(np.finfo(value.dtype).eps) ** 0.5
-            if not error <= bound:
-                raise ValueError(
-                    f"learned.star: MᴴM differs from I by {error:.2g}, more than {bound:.2g}; make M orthogonal, "
-                    'by the Q factor of ct.linalg.qr(M) say, or take manifold="general"'
-                )
         super().__init__("learned", shape[0], lambda n: value, scale=1.0 if orthogonal else None)
         self.real = kind != "c"
         self.manifold = manifold
