@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cutnn.algebra import _fast, learned
+from cutnn.algebra import _fast
+from cutnn.algebra._learned import star as learned_star
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 from cutnn.device import to_host
@@ -145,7 +146,7 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     """
     if type(M) is Traced:
         from_matrix(raw(M), max_condition)  # raises where this M makes no algebra
-        return learned.star(M, manifold="general")
+        return learned_star(M, manifold="general")
     M = np.asarray(to_host(M))
     if M.ndim != 2 or M.shape[0] != M.shape[1] or M.shape[0] == 0:
         raise ValueError(f"from_matrix: M has shape {M.shape}; expected a square matrix (n, n), n > 0")
