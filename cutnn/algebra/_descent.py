@@ -58,9 +58,10 @@ def minimize(
     M0 is (n, n) or, with orthonormal columns, (n, q); on the manifold "general" any array. A step goes along the
     projected gradient and is retracted (`algebra.manifolds`); its length is that of Barzilai and Borwein, halved
     until f falls by 1e-4 of what the slope promises, so that f never rises. It ends where the gradient's norm is at
-    most `tolerance` times |f(M0)|, or times `typical` where f(M0) is smaller, or f falls no more in its precision. `callback` gets the `Minimum` so far after
-    each step; a true answer stops. Ctrl-C returns what was reached. Warns, with the gradient's norm, where it did not
-    converge. Raises ValueError for settings out of range, an M0 off the manifold, and an f(M0) that is not finite.
+    most `tolerance` times |f(M0)|, or times `typical` where f(M0) is smaller, or where f falls no more in its
+    precision. `callback` gets the `Minimum` so far after each step; a true answer stops. Ctrl-C returns what was
+    reached. Warns, with the gradient's norm, where it did not converge. Raises ValueError for settings out of range,
+    an M0 off the manifold, and an f(M0) that is not finite.
     (Absil, Mahony, Sepulchre 2008, chapter 4; Wen, Yin 2013.)
 
     >>> import numpy as np
