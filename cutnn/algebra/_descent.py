@@ -97,7 +97,7 @@ def minimize(
     norm = _norm(gradient)
     scale, eps = max(abs(value), typical), float(np.finfo(M0.dtype).eps)
     result = Minimum(M, value, norm, history=[Iteration(value, norm, 0.0)])
-    step = 0.1 * _norm(M) / norm if norm else 0.0
+    step = 0.1 * (_norm(M) or 1.0) / norm if norm else 0.0
     stalled = False
     try:
         while norm > tolerance * scale and len(result.history) <= iterations:
@@ -105,10 +105,10 @@ def minimize(
             while True:
                 moved = on.retract(M, -trial * gradient)
                 new, new_gradient = look(moved)
-                if new <= value - 1e-4 * trial * norm**2:
+                if new < value and new <= value - 1e-4 * trial * norm**2:
                     break
                 trial /= 2
-                stalled = trial * norm <= eps * _norm(M)
+                stalled = trial * norm <= eps * (_norm(M) or 1.0)
                 if stalled:
                     break
             if stalled:

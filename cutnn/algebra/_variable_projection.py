@@ -10,6 +10,7 @@ projection, arXiv 2406.06942 (2024).
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -156,8 +157,9 @@ def fit_low_rank(
         U = _leading(raw(X_hat), rank, count)
         return _square_sum(X_hat - ct.matmul(U, ct.matmul(ct.conj(U.mT), X_hat))) / total
 
-    def of_count(count: int | None, starts: Sequence[Any]) -> Minimum:
-        return _from_all(lambda M: lost(M, count), X, starts, seed, tolerance, iterations, callback)
+    descend = functools.partial(
+        _from_all, X=X, seed=seed, tolerance=tolerance, iterations=iterations, callback=callback
+    )
 
     def needed(M: Any) -> int:
         """The least count that holds the energy, of the tensor of a batch that needs most."""
@@ -168,10 +170,10 @@ def fit_low_rank(
     if energy is not None:
         candidates = [_start(choice, X, np.random.default_rng(seed)) for choice in starts]
         count = min(map(needed, candidates))
-    minimum = of_count(count, starts)
+    minimum = descend(functools.partial(lost, count=count), starts=starts)
     while energy is not None and not minimum.interrupted and (fewer := needed(minimum.M)) < (count or 0):
         count = fewer
-        minimum = of_count(count, [minimum.M])
+        minimum = descend(functools.partial(lost, count=count), starts=[minimum.M])
     kept = count if count is not None else n * (rank or 0)
     return LowRankFit(_constant(minimum.M), 1 - minimum.value, kept, minimum)
 
@@ -206,21 +208,19 @@ def _data(who: str, label: str, A: Any) -> Any:
 def _start(choice: Any, X: Any, rng: np.random.Generator) -> Any:
     """An orthogonal M to start from, in the dtype and on the device of X, (..., n, l, m)."""
     n = X.shape[-3]
-    match choice:
-        case "dct":
-            M: Any = catalogue.dct(n).transforms[0].matrix()
-        case "identity":
-            M = np.eye(n)
-        case "random":
-            M = STIEFEL.random(n, seed=rng)
-        case "data":
-            M = catalogue.from_data(X).transforms[0].matrix()
-        case str():
-            raise ValueError(f"a start is one of {', '.join(STARTS)} or a matrix, not {choice!r}")
-        case _:
-            M = to_host(choice)
-            if M.shape != (n, n):
-                raise ValueError(f"a start for tubes of length {n} has shape ({n}, {n}), not {M.shape}")
+    M: Any
+    if not isinstance(choice, str):
+        M = to_host(choice)
+        if M.shape != (n, n):
+            raise ValueError(f"a start for tubes of length {n} has shape ({n}, {n}), not {M.shape}")
+    elif choice == "random":
+        M = STIEFEL.random(n, seed=rng)
+    elif choice in STARTS:
+        made = {"dct": catalogue.dct, "identity": catalogue.identity}
+        suited = catalogue.from_data(X) if choice == "data" else made[choice](n)
+        M = suited.transforms[0].matrix()
+    else:
+        raise ValueError(f"a start is one of {', '.join(STARTS)} or a matrix, not {choice!r}")
     return namespace(X).asarray(M.astype(X.dtype), device=X.device)
 
 
