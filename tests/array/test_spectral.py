@@ -201,6 +201,7 @@ def test_second_differences_are_right_to_rounding(f: Any) -> None:
                 (1, 1 + 1e-12, 1.3),
                 (1e-8, 3e-8, 1),
                 (2, 2.05, 1e-5),
+                (1, 1.00001, 1.00002),
             ):
                 a, b, c = map(Decimal, triple)
                 exact = ((scalar(a) - scalar(b)) / (a - b) - (scalar(b) - scalar(c)) / (b - c)) / (a - c)
@@ -243,6 +244,17 @@ def test_matrices_out_of_the_domain_are_named() -> None:
             np.linalg.LinAlgError, match=rf"the matrix \(\d,\) of the batch has the eigenvalue .*: {what}"
         ):
             f(bad)
+
+
+@every_double
+@pytest.mark.parametrize("f", [lambda x: linalg.powm(x, 0.3), lambda x: linalg.svt(x, 1.0)])
+def test_products_with_the_hessian_are_differentiable_by_what_they_are_linear_in(f: Any, dtype: Any) -> None:
+    x = with_eigenvalues([2, 2, 0.5], dtype)
+
+    def product(v: Any, weights: Any) -> Any:
+        return ct.hvp(lambda x: ct.sum(ct.real(weights * f(x))), x, v)
+
+    check(product, draw((3, 3), dtype, 1), draw((3, 3), dtype, 2), order=1)
 
 
 def test_there_is_no_third_derivative() -> None:
@@ -295,6 +307,21 @@ def test_derivatives_of_the_exponential_and_the_root(dtype: Any) -> None:
         linalg.sqrtm, with_eigenvalues([1, 1, 2], dtype), rtol=1e-5
     )  # also in directions that are not Hermitian
     check(ct.grad(lambda x: ct.real(ct.sum(linalg.expm(x)))), draw((2, 2), dtype), rtol=1e-5)  # to the third
+
+
+@pytest.mark.parametrize("f", [linalg.expm, linalg.logm, linalg.sqrtm])
+def test_the_size_of_a_cotangent_costs_no_digits(f: Any) -> None:
+    pullback = ct.vjp(f, np.array([[1.0, 2], [0.5, 3]]))[1]
+    g = draw((2, 2))
+    for size in (2.0**-70, 2.0**70):
+        relative(pullback(size * g)[0] / size, pullback(g)[0], 1e-14)
+
+
+def test_near_the_identity_the_logarithm_keeps_its_digits() -> None:
+    small = 1e-10 * np.array([[1.0, 2], [3, 4]])
+    x = np.stack([np.eye(2) + small, np.diag([1e3, 1]) + np.eye(2, k=1)])
+    y = x[0] - np.eye(2)
+    relative(linalg.logm(x)[0], y - y @ y / 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
