@@ -242,7 +242,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         return self.inverse(result)
 
     def norm(self, A: Any) -> Any:
-        """The Frobenius norm of each tensor of a batch, (*batch,).
+        """The Frobenius norm of the entries of each tensor of a batch, (*batch,), whatever M; ‖Â‖_F / √ℓ if MᴴM = ℓI.
 
         >>> from cutnn import algebra
         >>> import numpy as np
