@@ -484,6 +484,7 @@ def _total(faces: Faces, numbers: Any) -> Any:
 
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:
     """A number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
+    x = float(x) if isinstance(x, np.generic) else x
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
     if not bool(namespace(raw(x)).all(raw(x) >= 0)):
         raise ValueError(f"{star}.{name}: {label} is {x}; expected numbers of at least 0")

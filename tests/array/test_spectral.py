@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
 from cutnn import linalg
-from cutnn.array import _spectral
+from cutnn.array import _differences
 from cutnn.tape import NotDifferentiableError
 from tests.gradcheck import check
 
@@ -194,7 +194,7 @@ def test_second_differences_are_right_to_rounding(f: Any) -> None:
     with localcontext(prec=50):
         for p in (0.5, -1.5, 7.25) if f is linalg.powm else (0,):
             scalar = (lambda w, p=p: w ** Decimal(p)) if p else Decimal.ln
-            rule = _spectral.Power(p) if p else _spectral.Log()
+            rule = _differences.Power(p) if p else _differences.Log()
             for triple in (
                 (1, 1.0999, 1.05),
                 (1, 1.1112, 1.05),
@@ -207,7 +207,7 @@ def test_second_differences_are_right_to_rounding(f: Any) -> None:
                 exact = ((scalar(a) - scalar(b)) / (a - b) - (scalar(b) - scalar(c)) / (b - c)) / (a - c)
                 got = rule.second(*np.array(triple, dtype=float))
                 assert abs(float((Decimal(float(got)) - exact) / exact)) < 1e-12, (p, triple)
-    assert _spectral.Power(2).second(*np.zeros(3)) == 1 and _spectral.Power(2).second(*np.ones(3)) == 1
+    assert _differences.Power(2).second(*np.zeros(3)) == 1 and _differences.Power(2).second(*np.ones(3)) == 1
 
 
 @every_double
@@ -412,10 +412,10 @@ def test_single_precision_stays_single(f: Any, dtype: Any) -> None:
 def test_divided_differences_keep_the_precision() -> None:
     w = np.array([0.0, 0.5, 0.5, 2.0], dtype=np.float32)
     for f in (
-        _spectral.Shrink(0.7),
-        _spectral.Step(np.float32([0.7])),
-        _spectral.Power(0.5),
-        _spectral.Log(),
+        _differences.Shrink(0.7),
+        _differences.Step(np.float32([0.7])),
+        _differences.Power(0.5),
+        _differences.Log(),
     ):
         a, b = w[1:, None, None], w[1:, None]
         assert {f(w[1:]).dtype, f.first(b, w[1:]).dtype, f.second(a, b, w[1:]).dtype} == {
