@@ -361,9 +361,7 @@ class SpectralFunctions:
         >>> float(star.average_rank(star.eye(2)))
         2.0
         """
-        return _over_faces(self, "sum", _multirank(self, "average_rank", A, rtol)) / math.prod(
-            self.face_shape
-        )
+        return _over_faces(self, "mean", _multirank(self, "average_rank", A, rtol))
 
 
 # -------------------------------------------------------------------------------------------------- helpers

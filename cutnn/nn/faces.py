@@ -24,7 +24,8 @@ class FaceLinear(TLinear):
     """The t-linear layer Y = σ(W ★ X + B), `(n, n_in, N)` to `(n, n_out, N)`, that holds Ŵ and B̂.
 
     `weight` is `star.forward(W)`, `(*half_shape, n_out, n_in)` for real W, `bias` `(*half_shape, n_out, 1)` or None:
-    over a Fourier algebra they are complex, and half the spectrum. Settings and errors are those of `TLinear`.
+    over a Fourier algebra they are complex, and half the spectrum; over a projected one they have q faces,
+    q/n of the parameters of a `TLinear`. Settings and errors are those of `TLinear`.
 
     >>> import numpy as np
     >>> from cutnn import algebra, nn
