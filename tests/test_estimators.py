@@ -185,6 +185,9 @@ def test_scores_are_inner_products_with_the_dual_components(
     star = REAL[name]
     X, new = (samples(star.shape, count, features, s) for s in (seed, seed + 1))
     for model, mean in ((TensorPCA(algebra=star), np.mean(X, axis=0)), (TensorSVD(algebra=star), 0)):
+        np.testing.assert_allclose(
+            model.fit_transform(X), model.transform(X), atol=1e-12 * np.abs(X).max() * star.n
+        )
         scores = model.fit(X).transform(new)
         k = faces(star) * min(count, features)
         assert scores.shape == (count, k) and model.n_components_ == k and model.multirank_.sum() == k
