@@ -359,7 +359,7 @@ class TensorSVD(_TensorProjection):
     storage_ : how many numbers the codes of X and the vectors of the components are.
     compression_ratio_ : the entries of X by `storage_`. relative_error_ : that of the decoded X.
 
-    Raises ValueError as `TensorPCA`, and where n_components=1 asks for half a conjugate pair.
+    Raises ValueError as `TensorPCA`, where n_components=1 asks for half a conjugate pair, and for a share of X = 0.
 
     >>> import numpy as np
     >>> from cutnn.estimators import TensorSVD
@@ -379,10 +379,14 @@ class TensorSVD(_TensorProjection):
         self, A: Any, faces: Faces, share: float | None, count: int | None
     ) -> tuple[list[Any], np.ndarray]:
         U, _, _, multirank, costs = self.star_.svd_energy(A, share, count=count)
+        if U.shape[-1] == 0 and share is not None:
+            raise ValueError(
+                f"{self._name}: X is 0, and no component has a share of its energy; expected n_components as a number"
+            )
         if U.shape[-1] == 0:
             raise ValueError(
-                f"{self._name}: n_components is {self.n_components}, and the largest singular value belongs to a "
-                "conjugate pair of faces, which has two components; expected 2 or more, or a real M"
+                f"{self._name}: n_components is {count}, and the largest singular value belongs to a conjugate pair of "
+                "faces, which has two components; expected 2 or more, or a real M"
             )
         self.storage_, self.compression_ratio_ = int(costs.storage), float(costs.ratio)
         self.relative_error_ = float(costs.relative_error)
@@ -479,10 +483,10 @@ def _energy(faces: Faces) -> float:
 def _coordinates(basis: list[Any], faces: Faces) -> Any:
     """The real coordinates of faces in a basis, (n, r, samples): of the real faces, then Re and Im of the pairs."""
     parts = [ct.conj(u).mT @ a for u, a in zip(basis, faces.parts, strict=True)]
-    if len(parts) > 1:
-        own, z = parts
-        parts = [own, math.sqrt(2) * ct.real(z), -math.sqrt(2) * ct.imag(z)]
-    return ct.concat(parts, axis=0)
+    if len(parts) == 1:
+        return parts[0]
+    own, z = parts
+    return ct.concat([own, math.sqrt(2) * ct.real(z), -math.sqrt(2) * ct.imag(z)], axis=0)
 
 
 def _chosen(star: StarAlgebra, coordinates: Any, order: np.ndarray) -> Any:

@@ -564,6 +564,19 @@ def test_samples_that_do_not_fit(estimator: Any, device: str, pretend_device: An
             estimator().fit(there(X[:1]))
 
 
+def test_faces_of_zeros_have_components_that_are_asked_for() -> None:
+    X = samples((3,), 20, 3)
+    X[..., 1:] = 0
+    for count in (2, 3, 5, 9):
+        model = TensorSVD(count, algebra="identity").fit(X)
+        expected = algebra.identity(3).svd_energy(slices(X), count=count).multirank
+        np.testing.assert_array_equal(model.multirank_, expected)
+        np.testing.assert_allclose(inner(model.components_, model.components_), np.eye(count), atol=1e-13)
+    with pytest.raises(ValueError, match="TensorSVD: X is 0, and no component has a share"):
+        TensorSVD(0.5).fit(0 * X)
+    assert TensorSVD(2).fit(0 * X).n_components_ == 2
+
+
 def test_constant_samples_have_no_variance() -> None:
     model = TensorPCA().fit(np.ones((5, 3, 4)))
     assert not model.explained_variance_.any() and not model.explained_variance_ratio_.any()
