@@ -185,6 +185,9 @@ def test_scores_are_inner_products_with_the_dual_components(
     star = REAL[name]
     X, new = (samples(star.shape, count, features, s) for s in (seed, seed + 1))
     for model, mean in ((TensorPCA(algebra=star), np.mean(X, axis=0)), (TensorSVD(algebra=star), 0)):
+        np.testing.assert_allclose(
+            model.fit_transform(X), model.transform(X), atol=1e-12 * np.abs(X).max() * star.n
+        )
         scores = model.fit(X).transform(new)
         k = faces(star) * min(count, features)
         assert scores.shape == (count, k) and model.n_components_ == k and model.multirank_.sum() == k
@@ -559,6 +562,19 @@ def test_samples_that_do_not_fit(estimator: Any, device: str, pretend_device: An
     if estimator is TensorPCA:
         with pytest.raises(ValueError, match="2 samples or more|minimum of 2 is required"):
             estimator().fit(there(X[:1]))
+
+
+def test_faces_of_zeros_have_components_that_are_asked_for() -> None:
+    X = samples((3,), 20, 3)
+    X[..., 1:] = 0
+    for count in (2, 3, 5, 9):
+        model = TensorSVD(count, algebra="identity").fit(X)
+        expected = algebra.identity(3).svd_energy(slices(X), count=count).multirank
+        np.testing.assert_array_equal(model.multirank_, expected)
+        np.testing.assert_allclose(inner(model.components_, model.components_), np.eye(count), atol=1e-13)
+    with pytest.raises(ValueError, match="TensorSVD: X is 0, and no component has a share"):
+        TensorSVD(0.5).fit(0 * X)
+    assert TensorSVD(2).fit(0 * X).n_components_ == 2
 
 
 def test_constant_samples_have_no_variance() -> None:
