@@ -209,18 +209,20 @@ def _compare(
 def _difference(at: _Point, v: Any, rtol: float) -> _Difference:
     """The derivative of Re⟨cotangent, f⟩ along v: central differences at falling steps, extrapolated (Ridders 1982)."""
     along = _line(at, v)
-    size = float(np.sum(np.abs(along(0.0))))
+    size = _magnitude(along(0.0))
     best = _Difference(np.nan, 0.0, np.inf, 0.0)
     before: list[float] = []
     for h in STEPS:
-        terms = (along(h) - along(-h)) / (2 * h)
+        ahead, behind = along(h), along(-h)
+        terms = (ahead - behind) / (2 * h)
+        size = max(size, *filter(np.isfinite, map(_magnitude, (ahead, behind))))  # f may be 0 at 0 alone
         row = [float(np.sum(terms))]
         if not np.isfinite(row[0]):  # beyond the domain of f: nearer
             before = []
             continue
         for k, coarser in enumerate(before):
             row.append(row[k] + (row[k] - coarser) / (16.0 ** (k + 1) - 1))
-        total, noise = float(np.sum(np.abs(terms))), 4 * float(np.finfo(float).eps) * size / h
+        total, noise = _magnitude(terms), 4 * float(np.finfo(float).eps) * size / h
         for k in range(1, len(row)):
             error = max(abs(row[k] - row[k - 1]), abs(row[k] - before[k - 1]))
             if error <= best.error:
@@ -247,6 +249,10 @@ def _line(at: _Point, v: Any) -> Callable[[float], np.ndarray]:
             )
 
     return along
+
+
+def _magnitude(terms: np.ndarray) -> float:
+    return float(np.sum(np.abs(terms)))
 
 
 def _bend(at: _Point, v: Any) -> float:

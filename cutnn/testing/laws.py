@@ -212,7 +212,7 @@ def _(star: StarAlgebra, A: Any, B: Any) -> Sides:
 
 @_law(
     "identity",
-    "I ★ A = A = A ★ I, M I = a stack of identity matrices",
+    "I ★ A = A = A ★ I, Iᴴ = I, M I and to_matrix(I) are identity matrices",
     "lm",
     "`identity_tube` is not M⁻¹ (1, ..., 1), or M⁻¹ is scaled: a factor n or √n of a Fourier transform, say",
 )
@@ -226,6 +226,10 @@ def _(star: StarAlgebra, A: Any) -> Sides:
         _near_to(np.broadcast_to(np.eye(A.shape[-1]), faces.shape), faces),
         size(star, right) * _norms(star)[0],
     )
+    grown = size(star, right) * math.prod(_norms(star))
+    yield star.transpose(right), right, grown
+    matrix = star.to_matrix(right)
+    yield matrix, _near_to(np.eye(matrix.shape[-1]), matrix), grown * _norms(star)[0]
 
 
 @_law(
@@ -316,7 +320,7 @@ def _(star: StarAlgebra, A: Any, B: Any) -> Sides:
 
 @_law(
     "solution",
-    "A ★ solve(A, B) = B, solve(A, B) = A⁻¹ ★ B",
+    "A ★ solve(A, B) = B, solve(A, B) = A⁻¹ ★ B = solve(A, B + 0 i)",
     "mm mp",
     "M⁻¹ is not the inverse of M",
     regular=True,
@@ -326,6 +330,7 @@ def _(star: StarAlgebra, A: Any, B: Any) -> Sides:
     product = star(A, X)
     yield product, ct.broadcast_to(B, product.shape), size(star, A, inverse, B)
     yield X, star(inverse, B), size(star, inverse, A, inverse, B)
+    yield star.solve(A, B + 0j), X, size(star, inverse, A, inverse, B)
 
 
 @_law(
