@@ -42,8 +42,9 @@ class Law:
 
     >>> from cutnn import algebra, testing
     >>> commute = testing.Law("tubes commute", "a ★ b = b ★ a", lambda star, a, b: (star(a, b), star(b, a)), "11 11")
-    >>> [row.examples for row in testing.check_algebra(algebra.dct(4), laws=[*testing.LAWS, commute]).rows][-1]
-    25
+    >>> report = testing.check_algebra(algebra.dct(4), laws=["identity", commute])  # or [*testing.LAWS, commute]
+    >>> [row.law.name for row in report.rows]
+    ['identity', 'tubes commute']
     """
 
     name: str
