@@ -24,7 +24,7 @@ from cutnn.nn._run import System, end, reversible_end
 from cutnn.nn.initializers import Initializer, transform_aware
 from cutnn.nn.integrators import Euler, Integrator, Leapfrog, Midpoint, RungeKutta4, Verlet, rates
 
-__all__ = ["HamiltonianNet", "ResNet", "TimeNet", "prolong"]
+__all__ = ["HamiltonianNet", "ResNet", "TimeNet", "prolong", "time_nets"]
 
 Activation = Callable[[Any], Any]
 _DTYPES = ("float32", "float64", "complex64", "complex128")
@@ -160,11 +160,6 @@ class TimeNet(Module):
             raise ValueError(f"{name}: depth must be at least 1, and is {depth}")
         if not (math.isfinite(h) and h > 0):
             raise ValueError(f"{name}: the step size h must be positive, and is {h}")
-        if reversible and not integrator.reversible:
-            raise ValueError(
-                f"{name}: {type(integrator).__name__} cannot be run backward, so reversible=True does not go with "
-                "it; take integrator='midpoint' or 'leapfrog', or reversible=False"
-            )
         if dtype.name not in _DTYPES:
             raise TypeError(f"{name}: dtype is one of {', '.join(_DTYPES)}, not {dtype}")
         if not field.star.real_products and dtype.kind == "f":
@@ -246,6 +241,8 @@ class ResNet(TimeNet):
         seed: int | np.random.Generator | None = None,
     ) -> None:
         _check_sizes("ResNet", star, width, hidden)
+        if not (math.isfinite(gamma) and gamma >= 0):
+            raise ValueError(f"ResNet: the damping gamma must be a number from 0 on, and is {gamma}")
         if hidden not in (None, width) and structure != "parabolic":
             raise ValueError(f"ResNet: hidden={hidden} goes with structure='parabolic' alone")
         sizes = (star, width, hidden or width, activation, bias)
@@ -260,7 +257,8 @@ class ResNet(TimeNet):
                 raise ValueError(
                     f"ResNet: structure is 'general', 'antisymmetric' or 'parabolic', not {structure!r}"
                 )
-        self._build(field, _integrator("ResNet", integrator, field), depth, h, reversible, init, dtype, seed)
+        stepper = _integrator("ResNet", integrator, field, reversible)
+        self._build(field, stepper, depth, h, reversible, init, dtype, seed)
 
 
 class HamiltonianNet(TimeNet):
@@ -329,7 +327,7 @@ class HamiltonianNet(TimeNet):
             case _:
                 raise ValueError(f"HamiltonianNet: form is 'shared', 'two-block', 'H1' or 'H2', not {form!r}")
         chosen = integrator or ("leapfrog" if field.blocks == 2 else "euler")
-        stepper = _integrator("HamiltonianNet", chosen, field)
+        stepper = _integrator("HamiltonianNet", chosen, field, reversible)
         self._build(field, stepper, depth, h, reversible, init, dtype, seed)
 
 
@@ -348,17 +346,30 @@ def prolong(model: Any, factor: int = 2) -> Any:
     if factor < 1:
         raise ValueError(f"prolong: the factor must be at least 1, and is {factor}")
     return optree.tree_map(
-        lambda part: part.resample(len(part) * factor) if isinstance(part, TimeNet) else 1.0 * part,
+        lambda part: part.resample(len(part) * factor) if _is_time_net(part) else 1.0 * part,
         model,
-        is_leaf=lambda part: isinstance(part, TimeNet),
+        is_leaf=_is_time_net,
         namespace="cutnn",
     )
+
+
+def time_nets(model: Any) -> list[TimeNet]:
+    """The time networks of a model, in its order: those that it is or holds, anywhere."""
+    return [
+        part
+        for part in optree.tree_leaves(model, is_leaf=_is_time_net, namespace="cutnn")
+        if _is_time_net(part)
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _integrator(who: str, name: str, field: fields.Field) -> Integrator:
+def _is_time_net(part: Any) -> bool:
+    return isinstance(part, TimeNet)
+
+
+def _integrator(who: str, name: str, field: fields.Field, reversible: bool) -> Integrator:
     """The integrator of that name for a field: the leapfrog of two blocks is Verlet's."""
     known: dict[str, Integrator] = {"euler": Euler(), "midpoint": Midpoint(), "rk4": RungeKutta4()}
     if field.blocks == 2:
@@ -368,6 +379,12 @@ def _integrator(who: str, name: str, field: fields.Field) -> Integrator:
     if name not in known:
         hint = "; the halves of H1 do not separate: take form='H2'" if name == "leapfrog" else ""
         raise ValueError(f"{who}: integrator is one of {', '.join(map(repr, known))}, not {name!r}{hint}")
+    if reversible and not known[name].reversible:
+        fitting = " or ".join(repr(other) for other, stepper in known.items() if stepper.reversible)
+        raise ValueError(
+            f"{who}: {type(known[name]).__name__} cannot be run backward, so reversible=True does not go with it; "
+            f"take integrator={fitting}, or reversible=False"
+        )
     return known[name]
 
 

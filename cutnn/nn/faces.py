@@ -60,9 +60,9 @@ class FaceLinear(TLinear):
     def _matched(self, X: Any) -> Any:
         """X so that its transform has the faces that the weight has: half or whole spectra meet."""
         star = self.star
-        if star.half_shape == star.shape:
+        if star.half_shape == star.face_shape:
             return X
-        if self.weight.shape[: len(star.shape)] == star.shape:
+        if self.weight.shape[: len(star.shape)] == star.face_shape:
             return ct.astype(X, np.result_type(X.dtype, np.complex64))
         if X.dtype.kind == "c":
             raise TypeError(

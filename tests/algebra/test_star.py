@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 import cutnn as ct
 from cutnn import algebra
 from cutnn.algebra import StarAlgebra
-from tests.algebra.catalogue import ALGEBRAS, draw, invertible, invertible_tensor, kron, near
+from tests.algebra.catalogue import EVERY, draw, invertible, invertible_tensor, kron, near, projector
 
-every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
+every_algebra = pytest.mark.parametrize("name", EVERY)
 few = settings(max_examples=settings().max_examples // 3)  # there are many algebras
 
 dtypes = st.sampled_from([np.float32, np.float64, np.complex64, np.complex128])
@@ -47,7 +47,7 @@ def by_definition(star: StarAlgebra, A: Any, B: Any) -> Any:
         kron(star),
         *(T.reshape(*T.shape[: T.ndim - 2 - len(star.shape)], star.n, *T.shape[-2:]) for T in (A, B)),
     )
-    C = np.einsum("kq,qs,...sij,qr,...rjp->...kip", np.linalg.inv(M), M, A_, M, B_, optimize=True)
+    C = np.einsum("kq,qs,...sij,qr,...rjp->...kip", np.linalg.pinv(M), M, A_, M, B_, optimize=True)
     C = C.reshape(*C.shape[:-3], *star.shape, *C.shape[-2:])
     real = star.real_products and A.dtype.kind == B.dtype.kind == "f"
     return C.real if real else C
@@ -60,7 +60,7 @@ def by_definition(star: StarAlgebra, A: Any, B: Any) -> Any:
 @few
 @given(chain=chains(2))
 def test_product_is_its_definition(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = tensors(star, chain)
     C = star(A, B)
     wide = [T.astype(np.result_type(T.dtype, np.float64)) for T in (A, B)]
@@ -74,7 +74,7 @@ def test_product_is_its_definition(name: str, chain: Any) -> None:
 @given(data=st.data())
 @few
 def test_product_agrees_with_the_block_matrix(name: str, data: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = (T.astype(np.result_type(T.dtype, np.float64)) for T in tensors(star, data.draw(chains(2))))
     expected = star.to_matrix(A) @ star.unfold(B)
     got = star.unfold(star(A, B))
@@ -147,7 +147,7 @@ def test_matrices_are_the_plain_algebra() -> None:
 @few
 @given(chain=chains(3))
 def test_associativity(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B, C = tensors(star, chain)
     near(star(star(A, B), C), star(A, star(B, C)), 2000)
     near(star(A, B, C), star(A, star(B, C)), 2000)
@@ -157,7 +157,7 @@ def test_associativity(name: str, chain: Any) -> None:
 @few
 @given(chain=chains(2), seed=seeds)
 def test_distributivity(name: str, chain: Any, seed: int) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = tensors(star, chain)
     other = star.random(*B.shape[-2:], chain[1][0], seed, B.dtype)
     third = star.random(*A.shape[-2:], chain[0][0], seed, A.dtype)
@@ -170,7 +170,7 @@ def test_distributivity(name: str, chain: Any, seed: int) -> None:
 @few
 @given(chain=chains(1))
 def test_identity(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     (A,) = tensors(star, chain)
     left, right = star.eye(A.shape[-2], dtype=A.dtype), star.eye(A.shape[-1], dtype=A.dtype)
     wanted = A if star.real_products else A.astype(np.result_type(A.dtype, np.complex64))
@@ -178,14 +178,14 @@ def test_identity(name: str, chain: Any) -> None:
         near(product, wanted)
         assert product.dtype == wanted.dtype
     near(star.transpose(left), left)
-    near(star.to_matrix(left), np.eye(star.n * A.shape[-2]))
+    near(star.to_matrix(left), np.kron(projector(star), np.eye(A.shape[-2])))
 
 
 @every_algebra
 @few
 @given(chain=chains(2))
 def test_transpose_of_a_product(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = tensors(star, chain)
     near(star.transpose(star(A, B)), star(star.transpose(B), star.transpose(A)), 1000)
     near(star.transpose(star.transpose(A)), A + 0 * star.transpose(star.transpose(A)))
@@ -204,23 +204,23 @@ def test_transpose_of_a_real_algebra_copies_nothing() -> None:
 @few
 @given(chain=chains(1))
 def test_there_and_back(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     (A,) = tensors(star, chain)
     A_hat = star.forward(A)
     back = star.inverse(A_hat)
     near(back, A)
     assert back.dtype == (A.dtype if star.real_products else np.result_type(A.dtype, np.complex64))
-    faces = star.half_shape if A.dtype.kind == "f" else star.shape
+    faces = star.half_shape if A.dtype.kind == "f" else star.face_shape
     assert A_hat.shape == (*chain[0][0], *faces, *A.shape[-2:])
 
 
 def test_one_axis_is_halved() -> None:
-    assert ALGEBRAS["fft 3, fft 4"].half_shape == (3, 3)
-    assert ALGEBRAS["fft 3, dct 2, fft 3"].half_shape == (3, 2, 2)
-    assert ALGEBRAS["fft 4, real matrix 3"].half_shape == (3, 3)
-    assert ALGEBRAS["fft 5, fft 2"].half_shape == (3, 2)
-    assert ALGEBRAS["complex matrix 2, fft 3"].half_shape == (2, 3)
-    assert ALGEBRAS["complex matrix 3"].half_shape == (3,)
+    assert EVERY["fft 3, fft 4"].half_shape == (3, 3)
+    assert EVERY["fft 3, dct 2, fft 3"].half_shape == (3, 2, 2)
+    assert EVERY["fft 4, real matrix 3"].half_shape == (3, 3)
+    assert EVERY["fft 5, fft 2"].half_shape == (3, 2)
+    assert EVERY["complex matrix 2, fft 3"].half_shape == (2, 3)
+    assert EVERY["complex matrix 3"].half_shape == (3,)
 
 
 @every_algebra
@@ -233,7 +233,7 @@ def test_one_axis_is_halved() -> None:
     seed=seeds,
 )
 def test_inverse_and_solution(name: str, m: int, columns: int, batch: Any, dtype: Any, seed: int) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = (invertible_tensor(star, m, batch, s, dtype) for s in (seed, seed + 1))
     inverse = star.inv(A)
     one = star.eye(m) + 0 * A
@@ -251,7 +251,7 @@ def test_inverse_and_solution(name: str, m: int, columns: int, batch: Any, dtype
 @few
 @given(rows=sides, columns=sides, rank=st.integers(0, 2), complex_=st.booleans(), seed=seeds)
 def test_penrose_equations(name: str, rows: int, columns: int, rank: int, complex_: bool, seed: int) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     dtype = np.complex128 if complex_ else np.float64
     A = star(star.random(rows, rank, (2,), seed, dtype), star.random(rank, columns, (2,), seed + 1, dtype))
     P = star.pinv(A)
@@ -276,12 +276,12 @@ def test_pinv_cuts_beside_the_largest_face() -> None:
 @few
 @given(chain=chains(1))
 def test_tubal_functions(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     ((batch, _, _, dtype, seed),) = chain
     A = star.random(1, 1, batch, seed, dtype)
     near(star.apply(lambda z: z * z - 2, A), star(A, A) - 2 * star.eye(1, dtype=dtype), 1000)
     small = A / (4 * np.max(np.abs(star.forward(A))))
-    tubes = small.astype(np.result_type(dtype, np.float64))
+    tubes = small.astype(np.result_type(small.dtype, np.float64))
     term = total = star.eye(1)
     for k in range(1, 16):
         term = star(term, tubes) / k
@@ -293,7 +293,7 @@ def test_tubal_functions(name: str, chain: Any) -> None:
 @few
 @given(chain=chains(1))
 def test_norm(name: str, chain: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     (A,) = tensors(star, chain)
     norm = star.norm(A)
     assert np.shape(norm) == chain[0][0] and norm.dtype == A.real.dtype
@@ -314,7 +314,7 @@ def test_integers_count_as_doubles(dtype: Any) -> None:
 
 @pytest.mark.parametrize("name", ["dct 5", "fft 2", "haar 4", "real matrix 4", "complex matrix 3"])
 def test_transforms_of_integers_count_as_doubles(name: str) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A_hat = np.arange(star.n * 2).reshape(star.n, 2, 1)
     near(star.inverse(A_hat), star.inverse(A_hat.astype(float)))
     near(star.apply(lambda z: ct.abs(z) > 1, A_hat), star.apply(lambda z: 1.0 * (ct.abs(z) > 1), A_hat))
@@ -342,6 +342,6 @@ def test_new_tensors() -> None:
     assert np.array_equal(star.random(2, 2, seed=5), star.random(2, 2, seed=np.random.default_rng(5)))
     assert not np.array_equal(star.random(2, 2, seed=5), star.random(2, 2, seed=6))
     assert star.eye(2, dtype=np.float32).dtype == np.float32
-    assert ALGEBRAS["complex matrix 3"].eye(2, dtype=np.float32).dtype == np.complex64
+    assert EVERY["complex matrix 3"].eye(2, dtype=np.float32).dtype == np.complex64
     first = algebra.fft(5).eye(2)
     assert np.array_equal(first[0], np.eye(2)) and not first[1:].any()

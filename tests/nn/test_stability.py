@@ -523,6 +523,13 @@ def test_another_integrator_is_named_where_it_would_do():
     assert "rk4" not in complaint(at(LINEAR["shared, RK4"][1], "dct 5", 2.9, depth=4))
 
 
+def test_another_integrator_is_not_named_where_the_network_does_not_take_it():
+    """Runge-Kutta 4 is not reversible, and of the second-order equation it would make that of first order."""
+    for kind, number in (("parabolic, leapfrog", 2.5), ("shared, leapfrog", 2.5), ("shared, midpoint", 1.5)):
+        options = {} if kind.startswith("parabolic") else {"reversible": True}
+        assert "rk4" not in complaint(at(LINEAR[kind][1], "dct 5", number, depth=4, **options))
+
+
 def test_forward_euler_is_warned_of_where_it_grows_much():
     make_net = UNSTABLE["antisymmetric, Euler"]
     nn.check_stability(at(make_net, "dct 5", 0.5, depth=8))
