@@ -55,20 +55,20 @@ def minimize(
 ) -> Minimum:
     """A local minimum of f, a real function of M, by Riemannian gradient descent from M0 with Armijo's line search.
 
-    M0 is (n, n) or, with orthonormal columns, (n, q); on the manifold "general" any array. A step goes along the
-    projected gradient and is retracted (`algebra.manifolds`); its length is that of Barzilai and Borwein, halved
-    until f falls by 1e-4 of what the slope promises, so that f never rises. It ends where the gradient's norm is at
-    most `tolerance` times |f(M0)|, or times `typical` where f(M0) is smaller, or where f falls no more in its
-    precision. `callback` gets the `Minimum` so far after each step; a true answer stops. Ctrl-C returns what was
-    reached. Warns, with the gradient's norm, where it did not converge. Raises ValueError for settings out of range,
-    an M0 off the manifold, and an f(M0) that is not finite.
+    M0 is square or, on the manifold "stiefel", (n, q), with orthonormal columns; on "general" it is any array. A step
+    goes along the projected gradient and is retracted (`algebra.manifolds`); its length is that of Barzilai and
+    Borwein, halved until f falls by 1e-4 of what the slope promises, so that f never rises. It ends where the
+    gradient's norm is at most `tolerance` times |f(M0)|, or times `typical` where f(M0) is smaller, or where f falls
+    no more in its precision. `callback` gets the `Minimum` so far after each step; a true answer stops. Ctrl-C returns
+    what was reached. Warns, with the gradient's norm, where it did not converge. Raises ValueError for settings out of
+    range, an M0 off the manifold, and an f(M0) that is not finite.
     (Absil, Mahony, Sepulchre 2008, chapter 4; Wen, Yin 2013.)
 
     >>> import numpy as np
     >>> import cutnn as ct
     >>> from cutnn import algebra
-    >>> A = np.diag([3.0, 2.0, 1.0])
-    >>> found = algebra.learned.minimize(lambda Q: -ct.sum(Q * (A @ Q)), algebra.manifolds.STIEFEL.random(3, 2, seed=0))
+    >>> A, Q0 = np.diag([3.0, 2.0, 1.0]), algebra.manifolds.STIEFEL.random(3, 2, seed=0)
+    >>> found = algebra.learned.minimize(lambda Q: -ct.sum(Q * (A @ Q)), Q0, manifold="stiefel")
     >>> found.converged, round(found.value, 10)
     (True, -5.0)
     """
@@ -78,8 +78,8 @@ def minimize(
         raise ValueError(
             f"minimize: iterations is 0 or more and tolerance above 0; they are {iterations} and {tolerance}"
         )
-    on = STIEFEL if manifold == "orthogonal" else _FREE
-    if manifold == "orthogonal" and not STIEFEL.distance(M0) < float(np.finfo(M0.dtype).eps) ** 0.5:
+    on = _FREE if manifold == "general" else STIEFEL
+    if manifold != "general" and not STIEFEL.distance(M0) < float(np.finfo(M0.dtype).eps) ** 0.5:
         raise ValueError(
             f"minimize: M0ᴴM0 differs from I by {STIEFEL.distance(M0):.2g}; start from orthonormal columns, the Q "
             'factor of ct.linalg.qr(M0) say, or take manifold="general"'

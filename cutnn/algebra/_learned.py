@@ -14,17 +14,19 @@ from cutnn.algebra.transforms import Transform
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw
 
-MANIFOLDS = ("orthogonal", "general")
+MANIFOLDS = ("orthogonal", "stiefel", "general")
 
 
 def star(*matrices: Any, manifold: str = "orthogonal") -> StarAlgebra:
     """The algebra of M, (n, n), an array as it is, traced or not; of several, one a tube axis, in that order.
 
     On the manifold "orthogonal" M is orthogonal or, if complex, unitary, and M⁻¹ = Mᴴ: gradients are those of a
-    function of M in which the inverse is written so, and their projection is the Riemannian gradient. M may be
-    off by rounding, and is not corrected. With "general" M is any invertible matrix, inverted here. M stays in its
-    dtype and is cast to that of the tensors. Raises ValueError for what is not square, or not orthogonal to the
-    square root of its precision, LinAlgError for an M that cannot be inverted.
+    function of M in which the inverse is written so, and their projection is the Riemannian gradient. On "stiefel" the
+    array is Q, (n, q) with orthonormal columns, and the algebra the projected one: Qᴴ forward, Q back
+    (`algebra.projected`). Both may be off by rounding, and are not corrected. With "general" M is any invertible
+    matrix, inverted here. The array stays in its dtype and is cast to that of the tensors. Raises ValueError for
+    shapes that do not fit, and for columns that are not orthonormal to the square root of their precision, LinAlgError
+    for an M that cannot be inverted.
 
     >>> import numpy as np
     >>> import cutnn as ct
@@ -35,13 +37,13 @@ def star(*matrices: Any, manifold: str = "orthogonal") -> StarAlgebra:
            [27., 27.]])
     """
     transforms = [Learned(M, manifold) for M in matrices]
-    for M in matrices if manifold == "orthogonal" else ():
+    for M in matrices if manifold != "general" else ():
         value = raw(M)
         error, bound = STIEFEL.distance(value), float(np.finfo(value.dtype).eps) ** 0.5
         if not error <= bound:
             raise ValueError(
-                f"learned.star: MᴴM differs from I by {error:.2g}, more than {bound:.2g}; make M orthogonal, "
-                'by the Q factor of ct.linalg.qr(M) say, or take manifold="general"'
+                f"learned.star: MᴴM differs from I by {error:.2g}, more than {bound:.2g}; make its columns "
+                'orthonormal, by the Q factor of ct.linalg.qr(M) say, or take manifold="general"'
             )
     return StarAlgebra(*transforms)
 
@@ -73,19 +75,27 @@ class Learned(Transform):
             raise ValueError(f"learned.star: manifold is one of {MANIFOLDS}, not {manifold!r}")
         value = raw(M)
         shape, kind = tuple(getattr(value, "shape", ())), getattr(getattr(value, "dtype", None), "kind", "?")
-        if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
-            raise ValueError(f"learned.star: M has shape {shape}; expected a square matrix (n, n), n > 0")
+        tall = manifold == "stiefel"
+        if len(shape) != 2 or not (shape[0] >= shape[1] > 0 if tall else shape[0] == shape[1] > 0):
+            expected = "a tall Q (n, q), 1 <= q <= n" if tall else "a square matrix (n, n), n > 0"
+            raise ValueError(f"learned.star: M has shape {shape}; expected {expected}")
         if kind not in "fc":
             raise TypeError(f"learned.star: M holds {value.dtype}; expected an array of floats")
-        orthogonal = manifold == "orthogonal"
-        super().__init__("learned", shape[0], lambda n: value, scale=1.0 if orthogonal else None)
+        super().__init__("learned", shape[0], lambda n: value, scale=None if manifold == "general" else 1.0)
+        self.faces = shape[1]
         self.real = kind != "c"
         self.manifold = manifold
         self.M = M
         adjoint = ct.conj(M).T
-        self._maps = {"M": M, "inverse": adjoint if orthogonal else ct.linalg.inv(M)}
-        if not self.real:
-            self._maps["reflection"] = ct.matmul(self._maps["inverse"], ct.conj(M))
+        match manifold:
+            case "orthogonal":
+                self._maps = {"M": M, "inverse": adjoint}
+            case "stiefel":
+                self._maps = {"M": adjoint, "inverse": M}
+            case _:
+                self._maps = {"M": M, "inverse": ct.linalg.inv(M)}
+        if not self.real or self.faces < self.n:
+            self._maps["reflection"] = ct.matmul(self._maps["inverse"], ct.conj(self._maps["M"]))
 
     def identity_tube(self) -> Any:
         """M⁻¹ 1, (n,)."""

@@ -44,6 +44,7 @@ def fit_lstsq(
     B: Any,
     *,
     ridge: float = 0.0,
+    faces: int | None = None,
     starts: Sequence[Any] = STARTS,
     seed: int | np.random.Generator | None = 0,
     tolerance: float = 1e-6,
@@ -54,8 +55,9 @@ def fit_lstsq(
 
     For each M the best X is known, face by face, and the gradient of what is left holds it fixed (variable
     projection). The descent is `minimize`, from each of `starts`: "dct", "identity", "data" (singular vectors of the
-    tubes of B), "random" (of `seed`; repeated for more), or a matrix; the lowest end is returned. Without a ridge the
-    X of least norm is taken where it is not unique. Raises ValueError for shapes that do not fit, data that are not
+    tubes of B), "random" (of `seed`; repeated for more), or an M; the lowest end is returned. With `faces` q < n the
+    algebra is the projected one of the best Q (n, q), from the first q rows of a start, or from a Q. Without a ridge
+    the X of least norm is taken where it is not unique. Raises ValueError for shapes that do not fit, data that are not
     finite and a negative ridge. (Newman, Keegan 2024.)
 
     >>> import numpy as np
@@ -73,24 +75,24 @@ def fit_lstsq(
         )
     if not ridge >= 0:
         raise ValueError(f"fit_lstsq: ridge is 0 or more, and is {ridge}")
+    manifold = _manifold("fit_lstsq", B, faces)
     total = float(np.real(inner(B, B))) or 1.0
 
     def left(M: Any) -> Any:
-        own = star(M)
+        own = star(M, manifold=manifold)
         A_hat, B_hat = own.forward(A), own.forward(B)
         X_hat = _least_squares(stop_gradient(A_hat), stop_gradient(B_hat), ridge)
         residual = ct.matmul(A_hat, X_hat) - B_hat
         fixed = ridge * inner(X_hat, X_hat) if ridge else 0.0
-        return (_square_sum(residual) + fixed) / total
+        return (_square_sum(residual) + _beside(B, B_hat) + fixed) / total
 
-    minimum = _from_all(left, B, starts, seed, tolerance, iterations, callback)
-    fitted = _constant(minimum.M)
+    minimum = _from_all(left, B, faces, starts, seed, tolerance, iterations, callback)
+    fitted = _constant(minimum.M, manifold)
     A_hat, B_hat = fitted.forward(A), fitted.forward(B)
     X_hat = _least_squares(A_hat, B_hat, ridge)
     residual = A_hat @ X_hat - B_hat
-    return LeastSquaresFit(
-        fitted, fitted.inverse(X_hat), float((inner(residual, residual) / total) ** 0.5), minimum
-    )
+    left_over = inner(residual, residual) + float(_beside(B, B_hat))
+    return LeastSquaresFit(fitted, fitted.inverse(X_hat), (max(left_over, 0.0) / total) ** 0.5, minimum)
 
 
 class LowRankFit(NamedTuple):
@@ -108,6 +110,7 @@ def fit_low_rank(
     rank: int | None = None,
     count: int | None = None,
     energy: float | None = None,
+    faces: int | None = None,
     starts: Sequence[Any] = STARTS,
     seed: int | np.random.Generator | None = 0,
     tolerance: float = 1e-6,
@@ -120,7 +123,7 @@ def fit_low_rank(
     `star.svd_energy(X, count=count)`, the largest of all faces. With `energy`, a share below 1, the count is the
     least that holds it in the best start, and M is learned for it; then again for the smaller count that now does,
     until none does. For each M the best triplets are known, and the gradient of the error holds them fixed: it needs
-    no derivative of singular vectors, and is exact where singular values meet. Descent and starts are those of
+    no derivative of singular vectors, and is exact where singular values meet. Descent, `faces` and starts are those of
     `fit_lstsq`, "data" the singular vectors of the tubes of X. Raises ValueError for settings out of range and data
     that are not finite, TypeError unless one of rank, count and energy is given. (Newman, Keegan 2024.)
 
@@ -136,12 +139,13 @@ def fit_low_rank(
     X = _data("fit_low_rank", "X", X)
     if sum(choice is not None for choice in (rank, count, energy)) != 1:
         raise TypeError("fit_low_rank: give one of rank, 3 say, count, 100 say, and energy, 0.9 say")
+    manifold = _manifold("fit_low_rank", X, faces)
     n, rows, columns = X.shape[-3:]
-    most = min(rows, columns)
+    q, most = faces or n, min(rows, columns)
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(f"fit_low_rank: the rank of X, {tuple(X.shape)}, is one of 1 to {most}, not {rank}")
-    if count is not None and not 1 <= count <= n * most:
-        raise ValueError(f"fit_low_rank: the count of triplets is one of 1 to {n * most}, not {count}")
+    if count is not None and not 1 <= count <= q * most:
+        raise ValueError(f"fit_low_rank: the count of triplets is one of 1 to {q * most}, not {count}")
     if energy is not None and not 0 < energy < 1:
         raise ValueError(f"fit_low_rank: the energy is a share above 0, below 1, and is {energy}")
     if rows > columns:
@@ -153,29 +157,31 @@ def fit_low_rank(
     total = float(inner(X, X)) or 1.0
 
     def lost(M: Any, count: int | None) -> Any:
-        X_hat = star(M).forward(X)
+        X_hat = star(M, manifold=manifold).forward(X)
         U = _leading(raw(X_hat), rank, count)
-        return _square_sum(X_hat - ct.matmul(U, ct.matmul(ct.conj(U.mT), X_hat))) / total
+        off = X_hat - ct.matmul(U, ct.matmul(ct.conj(U.mT), X_hat))
+        return (_square_sum(off) + _beside(X, X_hat)) / total
 
     descend = functools.partial(
-        _from_all, X=X, seed=seed, tolerance=tolerance, iterations=iterations, callback=callback
+        _from_all, X=X, faces=faces, seed=seed, tolerance=tolerance, iterations=iterations, callback=callback
     )
 
     def needed(M: Any) -> int:
         """The least count that holds the energy, of the tensor of a batch that needs most."""
-        squares = _pooled(namespace(X).linalg.svdvals(star(M).forward(X)) ** 2)
+        squares = _pooled(namespace(X).linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
         sums = np.cumsum(-np.sort(-squares, axis=-1), axis=-1)
-        return int((sums < energy * sums[..., -1:]).sum(axis=-1).max()) + 1
+        return int((sums < (energy or 0) * total).sum(axis=-1).max()) + 1
 
     if energy is not None:
-        candidates = [_start(choice, X, np.random.default_rng(seed)) for choice in starts]
+        rng = np.random.default_rng(seed)
+        candidates = [_start(choice, X, faces, rng) for choice in starts]
         count = min(map(needed, candidates))
     minimum = descend(functools.partial(lost, count=count), starts=starts)
     while energy is not None and not minimum.interrupted and (fewer := needed(minimum.M)) < (count or 0):
         count = fewer
         minimum = descend(functools.partial(lost, count=count), starts=[minimum.M])
-    kept = count if count is not None else n * (rank or 0)
-    return LowRankFit(_constant(minimum.M), 1 - minimum.value, kept, minimum)
+    kept = count if count is not None else q * (rank or 0)
+    return LowRankFit(_constant(minimum.M, manifold), 1 - minimum.value, kept, minimum)
 
 
 # -------------------------------------------------------------------------------------------------- helpers
@@ -185,13 +191,29 @@ def _square_sum(x: Any) -> Any:
     return ct.sum(ct.real(ct.conj(x) * x))
 
 
-def _constant(M: Any) -> StarAlgebra:
+def _beside(X: Any, X_hat: Any) -> Any:
+    """The square sum of what a projection does not keep, ‖X‖² − ‖X̂‖²; 0 for square M."""
+    return 0.0 if X.shape == X_hat.shape else inner(X, X) - _square_sum(X_hat)
+
+
+def _manifold(who: str, X: Any, faces: int | None) -> str:
+    n = X.shape[-3]
+    if faces is not None and not 1 <= faces <= n:
+        raise ValueError(f"{who}: faces is one of 1 to n = {n}, not {faces}")
+    return "orthogonal" if faces is None else "stiefel"
+
+
+def _constant(M: Any, manifold: str) -> StarAlgebra:
     """The algebra of a learned M that learns no more."""
     M = to_host(M)
     wide = M.astype(np.complex128 if M.dtype.kind == "c" else np.float64)
     if M.dtype.itemsize < wide.dtype.itemsize:
-        wide = STIEFEL.retract(wide, 0 * wide)  # orthogonal to double precision
-    return StarAlgebra(Transform("learned", len(M), wide, scale=1.0))
+        wide = STIEFEL.retract(wide, 0 * wide)  # orthonormal to double precision
+    n, q = M.shape
+    matrix, label = (
+        (wide, f"learned({n})") if manifold == "orthogonal" else (wide.conj().T, f"learned({n} to {q})")
+    )
+    return StarAlgebra(Transform("learned", n, matrix, scale=1.0, label=label))
 
 
 def _data(who: str, label: str, A: Any) -> Any:
@@ -205,15 +227,16 @@ def _data(who: str, label: str, A: Any) -> Any:
     return A
 
 
-def _start(choice: Any, X: Any, rng: np.random.Generator) -> Any:
-    """An orthogonal M to start from, in the dtype and on the device of X, (..., n, l, m)."""
+def _start(choice: Any, X: Any, faces: int | None, rng: np.random.Generator) -> Any:
+    """An M, or a Q (n, faces), to start from, in the dtype and on the device of X, (..., n, l, m)."""
     n = X.shape[-3]
     M: Any
     if not isinstance(choice, str):
         M = to_host(choice)
-        if M.shape != (n, n):
-            raise ValueError(f"a start for tubes of length {n} has shape ({n}, {n}), not {M.shape}")
-    elif choice == "random":
+        if M.shape != (n, faces or n):
+            raise ValueError(f"a start for tubes of length {n} has shape ({n}, {faces or n}), not {M.shape}")
+        return namespace(X).asarray(M.astype(X.dtype), device=X.device)
+    if choice == "random":
         M = STIEFEL.random(n, seed=rng)
     elif choice in STARTS:
         made = {"dct": catalogue.dct, "identity": catalogue.identity}
@@ -221,12 +244,14 @@ def _start(choice: Any, X: Any, rng: np.random.Generator) -> Any:
         M = suited.transforms[0].matrix()
     else:
         raise ValueError(f"a start is one of {', '.join(STARTS)} or a matrix, not {choice!r}")
+    if faces is not None:
+        M = M[:faces].conj().T
     return namespace(X).asarray(M.astype(X.dtype), device=X.device)
 
 
 def _from_all(
-    f: Callable[[Any], Any], X: Any, starts: Sequence[Any], seed: Any, tolerance: float, iterations: int,
-    callback: Callable[[Minimum], bool | None] | None,
+    f: Callable[[Any], Any], X: Any, faces: int | None, starts: Sequence[Any], seed: Any, tolerance: float,
+    iterations: int, callback: Callable[[Minimum], bool | None] | None,
 ) -> Minimum:  # fmt: skip
     """The lowest minimum of those from all starts. Of their warnings, that of the lowest is given."""
     if not len(starts):
@@ -239,7 +264,8 @@ def _from_all(
             warnings.simplefilter("always")
             found = minimize(
                 f,
-                _start(choice, X, rng),
+                _start(choice, X, faces, rng),
+                manifold="orthogonal" if faces is None else "stiefel",
                 tolerance=tolerance,
                 typical=float(np.finfo(X.dtype).eps) ** 0.5,  # f is a share of the data's square sum
                 iterations=iterations,

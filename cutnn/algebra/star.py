@@ -130,7 +130,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         if not all(t.constant for t in self.transforms):  # a learned M: gradients flow to it
             kind = np.result_type(dtype or np.float64, np.float16 if self.real_products else np.complex64)
             faces = default_namespace().eye(m, dtype=kind)
-            return self.inverse(ct.broadcast_to(faces, (*self.shape, m, m)))
+            return self.inverse(ct.broadcast_to(faces, (*self.face_shape, m, m)))
         tube: np.ndarray = np.ones(())
         for transform in self.transforms:
             tube = np.multiply.outer(tube, transform.identity_tube())

@@ -25,11 +25,13 @@ __all__ = ["Learned"]
 class Learned(Module):
     """`model`, a network over the algebra `star`, with the M of that algebra as a parameter: from X to model(X).
 
-    `M` holds the matrices, one a tube axis of `star`, (n, n) each; they start as those of `star`, in the dtype of the
-    model's first array. All layers over algebras equal to `star` share them, others (a dense head) stay as they are.
-    With `manifold="orthogonal"` optimizers keep M orthogonal, or unitary, to rounding, with "general" it is free and
-    inverted at each call. With `faces=True` the output is its transform, Ŷ: a loss over the algebra is then that
-    over `algebra.identity(n)`, as `nn.TubalCrossEntropy(algebra.identity(n))`, whatever M is.
+    `M` holds the matrices, one a tube axis of `star`, (n, n) each; they start as those of `star`, in the precision of
+    the model's first array. All layers over algebras equal to `star` share them, others (a dense head) stay as they
+    are.
+    With `manifold="orthogonal"` optimizers keep M orthogonal, or unitary, to rounding; with "stiefel", for a projected
+    algebra, they so keep the columns of Q (n, q), which `M` then holds; with "general" M is free and inverted at each
+    call. With `faces=True` the output is its transform, Ŷ: a loss over the algebra is then that
+    over `algebra.identity(n)` (of q faces, identity(q)), as `nn.TubalCrossEntropy(algebra.identity(n))`, whatever M is.
 
     `net.star` is the algebra of M as it is now, `net.fixed()` the model over it. Raises ValueError where no layer is
     over `star`, where its M is not orthogonal on that manifold (the DFT: take `algebra.hartley`), TypeError where its
@@ -59,9 +61,9 @@ class Learned(Module):
     def __init__(self, model: Any, star: Any, manifold: str = "orthogonal", faces: bool = False) -> None:
         if not isinstance(star, algebra.StarAlgebra) or not star.shape:
             raise TypeError("Learned: the second argument is the algebra of the layers, algebra.dct(28) say")
-        if manifold not in ("orthogonal", "general"):
-            raise ValueError(f"Learned: manifold is 'orthogonal' or 'general', not {manifold!r}")
-        opened = run_over(model, star, _open(star.shape))
+        if manifold not in ("orthogonal", "stiefel", "general"):
+            raise ValueError(f"Learned: manifold is 'orthogonal', 'stiefel' or 'general', not {manifold!r}")
+        opened = run_over(model, star, _open(star.shape, star.face_shape))
         if opened is model:
             raise ValueError(f"Learned: no layer of the model is over {star}, whose M is to be learned")
         dtype = np.dtype(optree.tree_leaves(model, namespace="cutnn")[0].dtype)
@@ -72,7 +74,9 @@ class Learned(Module):
                     f"Learned: M of {transform} is complex, and the model holds {dtype}; take a real transform "
                     "(algebra.hartley for the DFT), or make the model with dtype=ct.complex64"
                 )
-            if manifold == "orthogonal" and not STIEFEL.distance(M) < 1e-8:
+            if manifold != "stiefel" and len(M) < transform.n:
+                raise ValueError(f"Learned: {transform} has {len(M)} faces; take manifold='stiefel'")
+            if manifold != "general" and not STIEFEL.distance(M.conj().T) < 1e-8:
                 raise ValueError(
                     f"Learned: M of {transform} is not orthonormal; take one that is (algebra.hartley for the DFT), "
                     "or manifold='general'"
@@ -81,11 +85,12 @@ class Learned(Module):
         self.manifold = manifold
         self.faces = faces
         self.model = opened
-        self.M = tuple([to_device(np.array(M, dtype=kind)) for M in matrices])
+        arrays = [M.conj().T if manifold == "stiefel" else M for M in matrices]
+        self.M = tuple([to_device(np.array(M, dtype=kind, order="C")) for M in arrays])
 
     def __call__(self, X: Any) -> Any:
         star = self.star
-        Y = run_over(self.model, _open(star.shape), star)(X)
+        Y = run_over(self.model, _open(star.shape, star.face_shape), star)(X)
         return star.forward(Y) if self.faces else Y
 
     @property
@@ -95,12 +100,13 @@ class Learned(Module):
 
     def fixed(self) -> Any:
         """The model over the constant algebra of a copy of M, and with a copy of the weights."""
-        star = algebra.product(*[algebra.from_matrix(M) for M in self.M])
+        make = algebra.projected if self.manifold == "stiefel" else algebra.from_matrix
+        star = algebra.product(*[make(M) for M in self.M])
         model = optree.tree_map(lambda leaf: leaf.copy(), self.model, namespace="cutnn")
-        return run_over(model, _open(star.shape), star)
+        return run_over(model, _open(star.shape, star.face_shape), star)
 
     def manifold_of(self, field: str) -> Any:
-        return STIEFEL if field == "M" and self.manifold == "orthogonal" else None
+        return STIEFEL if field == "M" and self.manifold != "general" else None
 
     def _summary(self) -> str:
         return ", ".join([self.manifold, *["faces"] * self.faces, f"M=({_shapes(self.M)})"])
@@ -138,8 +144,12 @@ class _Open(algebra.Transform):
 
     constant = False
 
-    def __init__(self, n: int) -> None:
-        super().__init__("open", n, np.eye)
+    def __init__(self, n: int, faces: int) -> None:
+        super().__init__("open", n, np.eye, label=f"open({n})" if n == faces else f"open({n} to {faces})")
+        self.faces = faces
+
+    def _identity(self) -> Any:
+        return (type(self), self.n, self.faces)
 
     def _apply(self, which: str, A: Any, axis: int) -> Any:
         raise TypeError(
@@ -148,8 +158,8 @@ class _Open(algebra.Transform):
         )
 
 
-def _open(shape: tuple[int, ...]) -> algebra.StarAlgebra:
-    return algebra.StarAlgebra(*[_Open(n) for n in shape])
+def _open(shape: tuple[int, ...], faces: tuple[int, ...]) -> algebra.StarAlgebra:
+    return algebra.StarAlgebra(*[_Open(n, q) for n, q in zip(shape, faces, strict=True)])
 
 
 def _differ(parts: Any, others: Any) -> bool:

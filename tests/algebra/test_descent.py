@@ -38,7 +38,7 @@ def test_the_leading_eigenspace_is_found(dtype: Any, q: int) -> None:
     A = draw((6, 6), dtype)
     A = A + A.conj().T
     Q0 = STIEFEL.retract(np.zeros((6, q), dtype), draw((6, q), dtype, 1))
-    found = learned.minimize(quadratic(A), Q0)
+    found = learned.minimize(quadratic(A), Q0, manifold="stiefel")
     assert found.converged and not found.interrupted
     np.testing.assert_allclose(-found.value, np.linalg.eigvalsh(A)[-q:].sum(), rtol=1e-10)
     assert STIEFEL.distance(found.M) < 1e-14
@@ -217,6 +217,33 @@ def test_the_energy_is_that_of_the_algebras_own_truncation(choice: Any) -> None:
     assert left < min(best)
 
 
+def test_fewer_faces_find_the_hidden_projected_algebra() -> None:
+    hidden = algebra.projected(STIEFEL.random(5, 2, seed=3))
+    X = hidden(hidden.random(6, 1, seed=1), hidden.random(1, 8, seed=2))
+    fit = learned.fit_low_rank(X, rank=1, faces=2, starts=["data", "random"], tolerance=1e-8)
+    assert fit.star.face_shape == (2,) and fit.minimum.M.shape == (5, 2) and fit.triplets == 2
+    assert fit.minimum.value < 1e-12
+    U, S, Vh = fit.star.svd(X, 1)
+    np.testing.assert_allclose(fit.star(U, fit.star.diagonal(S), Vh), X, atol=1e-5)
+    A, Y = hidden.random(6, 2, seed=4), hidden.random(2, 3, seed=5)
+    least = learned.fit_lstsq(A, hidden(A, Y), faces=2, starts=["data", "random"], tolerance=1e-8)
+    assert least.relative_residual < 1e-5
+    np.testing.assert_allclose(least.star(A, least.X), hidden(A, Y), atol=1e-4)
+
+
+def test_the_loss_of_fewer_faces_counts_what_the_projection_drops() -> None:
+    X, Q = draw((5, 4, 6)), STIEFEL.random(5, 2, seed=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = learned.fit_low_rank(X, rank=1, faces=2, starts=[Q], iterations=0)
+        least = learned.fit_lstsq(draw((5, 4, 2)), X, faces=2, starts=[Q], iterations=0)
+    U, S, Vh = fit.star.svd(X, 1)
+    error = X - fit.star(U, fit.star.diagonal(S), Vh)
+    np.testing.assert_allclose(1 - fit.energy, np.sum(error**2) / np.sum(X**2), rtol=1e-12)
+    error = X - least.star(draw((5, 4, 2)), least.X)
+    np.testing.assert_allclose(least.relative_residual**2, np.sum(error**2) / np.sum(X**2), rtol=1e-12)
+
+
 def test_an_energy_is_held_by_fewer_triplets_than_at_the_start() -> None:
     X = of_low_rank() + 0.01 * draw((5, 6, 8))
     with warnings.catch_warnings():
@@ -309,6 +336,7 @@ WRONG: dict[str, Any] = {
         ValueError,
         r"has shape \(3, 3\)",
     ),
+    "faces": (lambda: learned.fit_low_rank(X, rank=1, faces=4), ValueError, "one of 1 to n = 3, not 4"),
     "no starts": (lambda: learned.fit_lstsq(X, X, starts=[]), ValueError, "no starts"),
 }
 

@@ -43,6 +43,35 @@ FUNCTIONS = {
 SIZES = {"3": (3,), "1": (1,), "2, 3": (2, 3)}
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("function", ["product", "chain", "there and back", "transpose", "apply", "softmax"])
+@pytest.mark.parametrize("sizes", [[(4, 2)], [(3, 3)], [(3, 1), (2, 2)]], ids=str)
+def test_gradients_with_respect_to_a_tall_q_against_differences(
+    sizes: Any, function: str, dtype: Any
+) -> None:
+    f, shapes = FUNCTIONS[function]
+    tall = [draw(size, dtype, seed=3) for size in sizes]
+    args = [draw((*[n for n, _ in sizes], *shape), dtype, seed=k) for k, shape in enumerate(shapes)]
+    check(
+        lambda Qs, *args: f(learned.star(*map(free, Qs), manifold="stiefel"), *args), tall, *args, rtol=2e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("q", [1, 3, 5])
+def test_the_projected_algebra_of_an_array_is_that_of_the_constant(q: int, dtype: Any) -> None:
+    Q = orthonormal(5, dtype, q=q)
+    mine, constant = learned.star(Q, manifold="stiefel"), algebra.projected(Q)
+    A, B = draw((7, 5, 3, 2), dtype), draw((5, 2, 4), dtype, seed=1)
+    near(mine.forward(A), constant.forward(A))
+    near(mine(A, B), constant(A, B))
+    near(mine.transpose(A), constant.transpose(A))
+    near(mine.eye(2, dtype=dtype), constant.eye(2, dtype=dtype))
+    near(mine.to_matrix(A), constant.to_matrix(A), 2000)
+    near(mine.svd(A).S, constant.svd(A).S)
+    assert mine.face_shape == (q,)
+
+
 @pytest.mark.parametrize("kind", ["real", "complex M", "real M, complex tensors"])
 @pytest.mark.parametrize("manifold", ["orthogonal", "general"])
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -136,6 +165,8 @@ def test_an_inverse_that_is_not_written_as_the_transpose_has_another_gradient_of
         (np.ones((2, 3)), {}, ValueError, "square matrix"),
         (np.ones(()), {}, ValueError, "square matrix"),
         (np.eye(2, dtype=int), {}, TypeError, "int64"),
+        (np.ones((2, 3)), {"manifold": "stiefel"}, ValueError, "a tall Q"),
+        (np.ones((3, 2)), {"manifold": "stiefel"}, ValueError, "differs from I by 3"),
         (2 * np.eye(2), {}, ValueError, "differs from I by 3"),
         (np.full((2, 2), np.nan), {}, ValueError, "differs from I"),
         (np.eye(2), {"manifold": "sphere"}, ValueError, "'sphere'"),

@@ -59,6 +59,24 @@ def test_gradients_of_all_leaves_against_differences(manifold: str) -> None:
     check(lambda net, X: net(X), net, X, order=2)
 
 
+@pytest.mark.parametrize("layer", [nn.TLinear, nn.FaceLinear])
+def test_a_projected_algebra_is_learned_on_its_manifold(layer: Any) -> None:
+    star = algebra.projected(STIEFEL.random(5, 2, seed=0))
+    model = nn.Sequential(layer(star, 3, 4, ct.tanh, dtype=np.float64, seed=0))
+    net = nn.Learned(model, star, manifold="stiefel")
+    X = draw((5, 3, 6))
+    assert net.M[0].shape == (5, 2)
+    near(net(X), model(X))
+    near(net.fixed()(X), model(X))
+    check(lambda net, X: net(X), net, X, order=1)
+    optimizer, before = optim.Adam(net, 0.05), float(square(net, X))
+    for _ in range(20):
+        optimizer.step(ct.grad(square)(net, X))
+    assert STIEFEL.distance(net.M[0]) < 1e-13 and square(net, X) < before
+    with pytest.raises(ValueError, match="'stiefel'"):
+        nn.Learned(model, star)
+
+
 def test_a_dense_head_stays_as_it_is() -> None:
     star = algebra.dct(4)
     model = nn.Sequential(nn.TLinear(star, 3, 5, seed=0), nn.Unfold(), nn.Dense(20, 2, seed=1))
