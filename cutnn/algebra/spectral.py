@@ -21,8 +21,9 @@ import numpy as np
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
 from cutnn.algebra._faces import Faces
+from cutnn.array._products import adjoint
 from cutnn.array._spectral import DomainError, factors_of, nuclear_norm, pinv_above
-from cutnn.device import namespace, to_host
+from cutnn.device import namespace
 from cutnn.tape import raw
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class SpectralFunctions:
         True
         """
         faces = _square_faces(self, "eigh", A)
-        _check_hermitian(self, "eigh", faces)
-        w, V = faces.map(lambda x: tuple(ct.linalg.eigh((x + _adjoint(x)) / 2)))
+        check.hermitian(self, "eigh", faces)
+        w, V = faces.map(lambda x: tuple(ct.linalg.eigh((x + adjoint(x)) / 2)))
         return EigenDecomposition(faces.tubes(w), faces.tensor(V))
 
     def eig(self: StarAlgebra, A: Any) -> EigenDecomposition:
@@ -380,25 +381,6 @@ def _square_faces(star: StarAlgebra, name: str, A: Any) -> Faces:
     return Faces(star, check.finite(star, name, A))
 
 
-def _check_hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
-    """Raise where A differs from Aᴴ by more than rounding errors."""
-    parts = [raw(x) for x in faces.parts]
-    if not parts[0].size:
-        return
-    xp, last = namespace(parts[0]), (-2, -1)
-    skew = faces.joined([xp.max(xp.abs(x - _adjoint(x)), axis=last) for x in parts])
-    size = xp.max(faces.joined([xp.max(xp.abs(x), axis=last) for x in parts]), axis=-1, keepdims=True)
-    if bool(xp.all(skew <= 100 * float(xp.finfo(size.dtype).eps) * size)):
-        return
-    far = to_host(skew / xp.where(size == 0, 1, size))
-    place = tuple(int(k) for k in np.unravel_index(np.argmax(far), far.shape))
-    raise ValueError(
-        f"{star}.{name}: A is not Hermitian, Aᴴ = star.transpose(A): {faces.name(place)} and its conjugate transpose "
-        f"differ by {float(skew[place]):.3g}, where the largest entry of all is {float(size[(*place[:-1], 0)]):.3g}; "
-        "(A + Aᴴ) / 2 is the Hermitian part"
-    )
-
-
 def _noise(faces: Faces) -> Any:
     """The size of rounding errors in the faces, (*batch, 1): what is below it beside the largest face counts as 0."""
     parts = [raw(x) for x in faces.parts]
@@ -460,10 +442,6 @@ def _with_ridge(x: Any, ridge: Any) -> Any:
         else math.sqrt(ridge)
     )
     return ct.concat([x, ct.broadcast_to(root * one, (*x.shape[:-2], m, m))], axis=-2)
-
-
-def _adjoint(x: Any) -> Any:
-    return ct.conj(ct.matrix_transpose(x))
 
 
 def _total(faces: Faces, numbers: Any) -> Any:
