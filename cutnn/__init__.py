@@ -25,6 +25,7 @@ from cutnn.device import (
 )
 from cutnn.tape import (
     NotDifferentiableError,
+    NotDifferentiableWarning,
     checkpoint,
     custom_vjp,
     grad,
@@ -49,6 +50,7 @@ __all__ = [
     *array.__all__,
     "DeviceError",
     "NotDifferentiableError",
+    "NotDifferentiableWarning",
     "algebra",
     "array",
     "checkpoint",

@@ -1,4 +1,4 @@
-"""Fill the tables of REPRODUCTION.md from the CSV files that the experiments wrote: python docs/tables.py
+"""Fill the tables of the pages from the CSV files that the experiments wrote: python docs/tables.py
 
 A table stands below a comment that says where its numbers come from:
 
@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "REPRODUCTION.md"
+PAGES = (ROOT / "REPRODUCTION.md", ROOT / "docs" / "transforms.md")
 
 _COMMENT = re.compile(
     r"^<!-- (?P<files>docs/\S+\.csv(?: \+ docs/\S+\.csv)*): (?P<columns>.+) -->\n", re.MULTILINE
@@ -77,6 +77,6 @@ def _cell(texts: list[str], form: str | None) -> str:
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text()
-    PAGE.write_text(filled(page))
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
     sys.exit(0)

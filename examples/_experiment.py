@@ -55,8 +55,12 @@ def parser(
     default_preset: str,
     name: str,
     data_choices: Sequence[str] = (),
+    training: bool = True,
 ) -> argparse.ArgumentParser:
-    """The options of every experiment; a script adds its own. The first of `data_choices` is the default."""
+    """The options of every experiment; a script adds its own. The first of `data_choices` is the default.
+
+    Without `training` there are no epochs, and `--fresh` is the script's to heed.
+    """
     doc = (doc or "").split("\n\n")[0]
     options = argparse.ArgumentParser(name, description=doc, formatter_class=_Formatter)
     add = options.add_argument
@@ -72,7 +76,8 @@ def parser(
         choices=ALGEBRAS,
         help="choices of M, a row of the table each",
     )
-    add("--epochs", type=whole(1, "a positive number of epochs"), help="instead of those of the preset")
+    if training:
+        add("--epochs", type=whole(1, "a positive number of epochs"), help="instead of those of the preset")
     add("--seeds", type=whole(0, "a seed, a whole number from 0"), nargs="+", default=[42], help="a run each")
     device = os.environ.get("CUTNN_DEVICE") or "auto"
     add("--device", default=device, help="auto, cpu, cuda or cuda:0; or set CUTNN_DEVICE")
@@ -100,7 +105,8 @@ def prepare(args: argparse.Namespace) -> Path:
     """
     with refusing():
         ct.set_device(args.device)
-    parts = [getattr(args, "data", None), args.preset, args.epochs and f"{args.epochs}-epochs"]
+    epochs = getattr(args, "epochs", None)
+    parts = [getattr(args, "data", None), args.preset, epochs and f"{epochs}-epochs"]
     folder = Path(args.out) / "-".join(filter(None, parts))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +127,10 @@ def prepare(args: argparse.Namespace) -> Path:
 def load(args: argparse.Namespace) -> data.Dataset:
     """The data set that was asked for, on the device. Raises Refused where it is not there."""
     with refusing():
-        dataset = data.load(args.data, root=args.root, download=args.download)
+        try:
+            dataset = data.load(args.data, root=args.root, download=args.download)
+        except FileNotFoundError as error:
+            raise Refused(f"{error} Here: --download fetches it, --root names another folder.") from error
     return dataset if ct.get_device() == "cpu" else dataset.to_device()
 
 
@@ -173,14 +182,12 @@ def run_or_resume(
     """`train.fit` with checkpoints in `folder`: an interrupted run goes on, a finished one is read back.
 
     Raises KeyboardInterrupt where Ctrl-C came; what was reached lies in the folder. Raises Refused where the folder
-    holds a run of other settings.
+    holds a run that this one cannot go on from.
     """
     settings = {"optimizer": optimizer, "epochs": epochs, "checkpoint": folder, "resume": True, **options}
     try:
         result = train.fit(model, loss, dataset, **settings)
-    except ValueError as error:
-        if "other settings" not in str(error):
-            raise
+    except train.ResumeError as error:
         raise Refused(f"{error}. --fresh forgets the earlier runs, --out takes another folder") from None
     if result.interrupted:
         raise KeyboardInterrupt
@@ -287,6 +294,28 @@ def save(draw: Callable[[], Any], path: Path) -> None:
     if _matplotlib():
         draw().savefig(path)
         print(f"wrote {path}")
+
+
+def gallery(rows: Sequence[Mapping[str, Any]], names: Sequence[str] = (), width: float = 2.4) -> Any:
+    """Rows of images, (H, W) in grey or (H, W, 3), with values from 0 to 1, each below its title; rows have names."""
+    from matplotlib.figure import Figure
+
+    columns = max(map(len, rows))
+    height = max(len(image) / image.shape[1] for row in rows for image in row.values())
+    figure = Figure(
+        figsize=(width * columns + 0.3, (width * height + 0.32) * len(rows)), dpi=130, layout="constrained"
+    )
+    for i, row in enumerate(rows):
+        for j, (title, image) in enumerate(row.items()):
+            ax = figure.add_subplot(len(rows), columns, i * columns + j + 1)
+            ax.imshow(np.clip(np.real(ct.to_host(image)), 0, 1), cmap="gray", vmin=0, vmax=1)
+            ax.set_title(title, fontsize=8)
+            ax.set(xticks=[], yticks=[])
+            for side in ax.spines.values():
+                side.set_visible(False)
+            if j == 0 and names:
+                ax.set_ylabel(names[i], fontsize=8)
+    return figure
 
 
 # --------------------------------------------------------------------------------------------------- helpers

@@ -284,7 +284,9 @@ def report(outcomes: list[Outcome], folder: Path) -> None:
     table.write_csv(folder / "table.csv")
 
     first = {
-        textwrap.fill(f"{o.name}, h = {o.body.h:g}", 24): o for o in outcomes if o.seed == outcomes[0].seed
+        textwrap.fill(f"{o.name}, h\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{o.body.h:g}", 24): o
+        for o in outcomes
+        if o.seed == outcomes[0].seed
     }
     bodies = {name: o.body for name, o in first.items()}
     X, labels = (

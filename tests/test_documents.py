@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/transforms.md")
 SNIPPETS = [
     pytest.param(code, id=f"{name}-{k}")
-    for name in ("README.md", "CONTRIBUTING.md")
+    for name in PAGES
     for k, code in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL))
 ]
 
@@ -29,8 +30,8 @@ def test_there_are_snippets():
     assert len(SNIPPETS) >= 6
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", PAGES)
 def test_files_that_the_documents_name_exist(name):
     text = (ROOT / name).read_text()
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / target).exists(), f"{name} links to {target}"
+        assert ((ROOT / name).parent / target).exists(), f"{name} links to {target}"

@@ -25,6 +25,11 @@ FUNCTIONS = {
         ct.sum(ct.linalg.inv(x)) + ct.sum(ct.linalg.solve(x, x.mT)) + ct.linalg.vector_norm(x)
     ),
     "decompositions": lambda x: ct.sum(ct.linalg.svdvals(x) ** 3) + ct.sum(ct.linalg.slogdet(x)[1]),
+    "factors": lambda x: (
+        ct.sum(ct.linalg.low_rank(x, 2) ** 3)
+        + ct.sum(ct.linalg.lu(x).U ** 2)
+        + ct.sum(ct.linalg.qr(x)[1] ** 2)
+    ),
     "fourier": lambda x: (
         ct.sum(ct.abs(ct.fft.rfft(x, axis=0)) ** 3) + ct.sum(ct.fft.irfft(ct.fft.rfft(x), n=5) ** 2)
     ),
@@ -61,6 +66,32 @@ def test_value_and_gradient(name, dtype):
 
 
 @pytest.mark.parametrize("name", ALGEBRAS)
+def test_factorisations(name):
+    star = ALGEBRAS[name]
+    A = star.random(4, 3, batch=(2,), seed=0)
+    there = on_gpu(A)
+    gram = star(star.transpose(A), A)
+    pairs = [
+        (star.low_rank(there, energy=0.8), star.low_rank(A, energy=0.8)),
+        (star.compress(there, 0.8).decompress(), star.compress(A, 0.8).decompress()),
+        (star.cholesky(on_gpu(gram)), star.cholesky(gram)),
+        *zip(star.lu(there), star.lu(A), strict=True),
+        *zip(star.svd_energy(there, 0.8).compression, star.svd_energy(A, 0.8).compression, strict=True),
+    ]
+    for f in (
+        lambda T: star.svd_randomized(T, 2, seed=0),
+        lambda T: star.svd_randomized(T, tolerance=0.5, seed=0),
+    ):
+        products = [star(U, star.diagonal(S), Vh) for U, S, Vh in (f(there), f(A))]
+        pairs.append(tuple(products))
+    for got, expected in pairs:
+        assert ct.device_of(got) == "cuda:0"
+        np.testing.assert_allclose(ct.to_host(got), expected, atol=1e-10)
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite: the smallest eigenvalue of"):
+        star.cholesky(-on_gpu(gram))
+
+
+@pytest.mark.parametrize("name", ALGEBRAS)
 def test_algebra(name):
     star = ALGEBRAS[name]
     A, B = star.random(3, 3, batch=(2,), seed=0), star.random(3, 2, seed=1)
@@ -77,6 +108,35 @@ def test_algebra(name):
     np.testing.assert_allclose(ct.to_host(there), here, rtol=1e-10)
     for a, b in zip(gradients, gradients_there, strict=True):
         np.testing.assert_allclose(ct.to_host(b), a, rtol=1e-9, atol=1e-9 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("name", ALGEBRAS)
+def test_spectral_functions(name):
+    star = ALGEBRAS[name]
+    A = star.random(3, 3, batch=(2,), seed=0)
+
+    def definite(A):
+        return star(A, star.transpose(A))
+
+    unitary = [lambda A: star.singular_value_threshold(A, 0.5), star.nuclear_norm] if name != "matrix" else []
+    for f in (
+        *unitary,
+        star.pinv,
+        star.exp,
+        star.det,
+        star.spectral_norm,
+        lambda A: star.polar(A).P,
+        lambda A: star.lstsq(A, A, ridge=0.5),
+        lambda A: star.sqrt(star.exp(A)),
+        lambda A: star.log(definite(A)),
+        lambda A: star.power(definite(A), 0.3),
+        lambda A: star.eigh(A + star.transpose(A)).w,
+        lambda A: ct.sum(star.eig(A).w, axis=-1),
+    ):
+        here, gradient = ct.value_and_grad(lambda A, f=f: ct.sum(ct.abs(f(A)) ** 2))(A)
+        there, gradient_there = ct.value_and_grad(lambda A, f=f: ct.sum(ct.abs(f(A)) ** 2))(on_gpu(A))
+        np.testing.assert_allclose(ct.to_host(there), here, rtol=1e-8)
+        np.testing.assert_allclose(ct.to_host(gradient_there), gradient, atol=1e-8 * np.abs(gradient).max())
 
 
 def test_training_follows_the_cpu():

@@ -54,6 +54,26 @@ def test_class_tubes_have_classes_in_rows():
     assert titled.axes[2].get_title() == "digit 1, predicted digit 7"
 
 
+def test_compaction_draws_each_algebra_in_both_panels():
+    X = np.random.default_rng(0).standard_normal((4, 6, 7))
+    found = algebra.compare(X, {f"M {k}": algebra.random_orthogonal(4, seed=k) for k in range(8)})
+    figure = plot.compaction(found, "title")
+    left, right = figure.axes
+    for ax, field in ((left, "t_svdm"), (right, "t_svdmii")):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        for line, row in zip(ax.lines, found.rows, strict=True):
+            np.testing.assert_allclose(line.get_xdata(), 100 * np.array(row.storage))
+            np.testing.assert_allclose(line.get_ydata(), getattr(row, field))
+    looks = {(line.get_color(), line.get_linestyle()) for line in left.lines}
+    assert len(looks) == 8  # no two alike
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [row.algebra for row in found.rows]
+    assert left.get_ylabel() == "relative error" and figure.get_suptitle() == "title"
+    exact = algebra.compare(np.ones((4, 6, 7)), [algebra.dct(4)], ranks=(1, 2))
+    assert all(len(ax.lines[0].get_xdata()) <= 2 for ax in plot.compaction(exact).axes)
+    zero = algebra.compare(np.zeros((4, 6, 7)), [algebra.dct(4)])
+    assert not any(len(ax.lines[0].get_xdata()) for ax in plot.compaction(zero).axes)
+
+
 def test_accuracy_against_parameters_marks_each_network():
     figure = plot.accuracy_against_parameters({"a": (100, 90.0), "b": (10_000, 95.0)})
     points = [c.get_offsets().data.tolist() for c in figure.axes[0].collections]
@@ -124,6 +144,28 @@ def test_a_spectrum_is_drawn_times_h_within_the_region(tmp_path):
     edges = [c for c in panels[2].collections if isinstance(c, matplotlib.contour.ContourSet)]
     around = np.concatenate([path.vertices for path in edges[-1].get_paths()])
     np.testing.assert_allclose(nn.amplification(nets["RK4"].integrator, around @ [1, 1j]), 1, atol=0.01)
+
+
+@pytest.mark.parametrize(("integrator", "inside"), [("euler", -1.0), ("rk4", 2.5j), ("midpoint", None)])
+def test_the_region_is_drawn_however_far_away_eigenvalues_lie(integrator, inside):
+    net = nn.ResNet(
+        algebra.plain(),
+        2,
+        depth=1,
+        h=1.0,
+        activation=None,
+        bias=False,
+        integrator=integrator,
+        dtype=np.float64,
+    )
+    net[0].weight = np.diag([-100.0, 100.0])
+    ax = plot.spectrum(net, np.ones((2, 1))).axes[0]
+    regions = [c for c in ax.collections if isinstance(c, matplotlib.contour.ContourSet)]
+    if inside is None:
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), [-1, 1], atol=2e-3)
+    else:
+        (path,) = regions[0].get_paths()
+        assert path.contains_point((inside.real, inside.imag)) and not path.contains_point((-3.4, 0))
 
 
 def test_eigenvalues_outside_are_ringed():

@@ -1,4 +1,4 @@
-"""REPRODUCTION.md: its tables are those of the CSV files that the experiments wrote, and its commands exist."""
+"""REPRODUCTION.md and docs/transforms.md: their tables are those of the files that examples wrote, commands exist."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ tables = load_tables()
 def test_every_table_is_that_of_its_files():
     assert tables.filled(PAGE) == PAGE
     assert len(tables._COMMENT.findall(PAGE)) >= 5
+    for text in PAGES.values():
+        assert tables._COMMENT.search(text) and tables.filled(text) == text
 
 
 def test_a_table_that_was_changed_by_hand_is_written_anew():
@@ -52,7 +54,14 @@ def test_rows_of_several_seeds_are_one_line_with_mean_and_deviation(tmp_path, mo
         tables.table(["a.csv"], "network, , test")
 
 
-COMMANDS = sorted(set(re.findall(r"^python (examples/\w+\.py.*)$", PAGE, flags=re.MULTILINE)))
+PAGES = {path: path.read_text() for path in tables.PAGES}
+COMMANDS = sorted(
+    {
+        command
+        for text in PAGES.values()
+        for command in re.findall(r"^python (examples/\w+\.py.*)$", text, flags=re.MULTILINE)
+    }
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -73,5 +82,8 @@ def test_there_are_commands_of_every_experiment():
 
 
 def test_pictures_and_files_that_the_page_names_exist():
-    for target in re.findall(r"\]\(([^)#:]+)\)", PAGE) + re.findall(r"docs/[\w/.-]+\.(?:csv|png)", PAGE):
-        assert (ROOT / target).exists(), target
+    for path, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (path.parent / target).exists(), target
+        for target in re.findall(r"docs/[\w/.-]+\.(?:csv|png)", text):
+            assert (ROOT / target).exists(), target

@@ -4,7 +4,9 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
+from cutnn.algebra import lowrank
 from cutnn.algebra.catalogue import (
+    banded,
     dct,
     dst,
     fft,
@@ -16,17 +18,27 @@ from cutnn.algebra.catalogue import (
     identity,
     plain,
     product,
+    projected,
     random_orthogonal,
+    wavelet,
 )
+from cutnn.algebra.comparison import Compared, Comparison, compare
+from cutnn.algebra.compression import Compressed, Compression
 from cutnn.algebra.layout import faces_first, tubes_last
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 
 __all__ = [
+    "Compared",
+    "Comparison",
+    "Compressed",
+    "Compression",
     "Fourier",
     "Identity",
     "StarAlgebra",
     "Transform",
+    "banded",
+    "compare",
     "dct",
     "dst",
     "faces_first",
@@ -37,8 +49,11 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "lowrank",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
     "tubes_last",
+    "wavelet",
 ]

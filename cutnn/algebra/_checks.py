@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from cutnn import array as ct
+from cutnn.algebra._faces import Faces, name_of_face
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw
 
@@ -24,19 +25,78 @@ def tensor(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
     return _floats(star, name, label, A)
 
 
+def finite(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
+    """A, or an error that says where it is not finite: LAPACK knows only that something did not converge."""
+    a = raw(A)
+    bad = ~namespace(a).isfinite(a)
+    if bool(bad.any()):
+        host = to_host(bad)
+        first = tuple(int(k) for k in np.argwhere(host)[0])
+        count = int(host.sum())
+        which = (
+            f"an entry that is not finite: {a[first]}"
+            if count == 1
+            else (f"{count} entries that are not finite; the first is {a[first]},")
+        )
+        raise ValueError(f"{star}.{name}: {label}, {tuple(a.shape)}, has {which} at {first}")
+    return A
+
+
+def rank(star: StarAlgebra, name: str, A: Any, k: Any) -> None:
+    """Raise where k is no tubal rank of A."""
+    most = min(A.shape[-2:])
+    if not isinstance(k, int | np.integer) or isinstance(k, bool):
+        raise TypeError(f"{star}.{name}: the rank is {k!r}; expected an integer from 1 to {most}")
+    if not 1 <= k <= most:
+        raise ValueError(f"{star}.{name}: the rank of A, {tuple(A.shape)}, is one of 1 to {most}, not {k}")
+
+
+def samples(
+    star: StarAlgebra, A: Any, k: Any, tolerance: Any, oversampling: Any, power_iterations: Any
+) -> None:
+    """Raise where these do not say how many samples `svd_randomized` takes."""
+    name = f"{star}.svd_randomized"
+    if (k is None) == (tolerance is None):
+        raise TypeError(f"{name}: give either a rank or a tolerance, 1e-3 say")
+    if k is not None:
+        rank(star, "svd_randomized", A, k)
+    elif not 0 < tolerance < 1:
+        raise ValueError(f"{name}: the tolerance is relative, above 0 and below 1, and is {tolerance}")
+    least = 0 if tolerance is None else 1
+    if oversampling < least:
+        what = (
+            "samples beyond the rank are 0" if least == 0 else "samples taken at a time, oversampling, are 1"
+        )
+        raise ValueError(f"{name}: the {what} or more, not {oversampling}")
+    if power_iterations < 0:
+        raise ValueError(f"{name}: the power iterations are 0 or more, not {power_iterations}")
+    if 0 in A.shape:
+        raise ValueError(f"{name}: A, {tuple(A.shape)}, has no entries to sample")
+
+
+def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
+    """Raise where these do not say how many singular triplets are kept."""
+    if (energy is None) == (count is None):
+        raise TypeError(f"{star}.{name}: give either an energy, 0.99 say, or a count of singular triplets")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"{star}.{name}: the energy is a fraction above 0, up to 1, and is {energy}")
+    if count is not None and count < 1:
+        raise ValueError(f"{star}.{name}: the count of singular triplets is at least 1, and is {count}")
+
+
 def transformed(star: StarAlgebra, A_hat: Any) -> Any:
     """A_hat as a transform in floats, or an error that says how it is none."""
     shape = _shape(star, "inverse", "A_hat", A_hat)
     tubes = len(star.shape)
     faces = tuple(shape[-2 - tubes : -2])
-    if len(shape) < tubes + 2 or faces not in (star.shape, star.half_shape):
-        halved = star.half_shape != star.shape
+    if len(shape) < tubes + 2 or faces not in (star.face_shape, star.half_shape):
+        halved = star.half_shape != star.face_shape
         real = f", or {_form(star, star.half_shape)} from real tensors" if halved else ""
         raise ValueError(
-            f"{star}.inverse: a transform has shape {_form(star)}{real}, not {tuple(shape)}; "
+            f"{star}.inverse: a transform has shape {_form(star, star.face_shape)}{real}, not {tuple(shape)}; "
             "expected what forward gives, or products of it"
         )
-    if faces != star.shape and A_hat.dtype.kind != "c":
+    if faces != star.face_shape and A_hat.dtype.kind != "c":
         raise TypeError(f"{star}.inverse: a half spectrum is complex; this one holds {A_hat.dtype}")
     return _floats(star, "inverse", "A_hat", A_hat)
 
@@ -84,14 +144,14 @@ def square(star: StarAlgebra, name: str, A: Any) -> None:
         )
 
 
-def rows(star: StarAlgebra, A: Any, B: Any) -> None:
+def rows(star: StarAlgebra, name: str, A: Any, B: Any) -> None:
     """Raise where A ★ X = B cannot hold because A and B have not as many rows."""
     if A.shape[-2] != B.shape[-2]:
         raise ValueError(
-            f"{star}.solve: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; "
+            f"{star}.{name}: A and B have shapes {tuple(A.shape)} and {tuple(B.shape)}; "
             f"A with {A.shape[-2]} rows needs B of shape {_form(star, rows=A.shape[-2])}"
         )
-    batches(star, "solve", A, B)
+    batches(star, name, A, B)
 
 
 def foldable(star: StarAlgebra, matrix: Any) -> None:
@@ -101,6 +161,44 @@ def foldable(star: StarAlgebra, matrix: Any) -> None:
             f"{star}.fold: a matrix of shape {shape}; expected (..., {star.n} l, m), "
             f"a multiple of {star.n} rows"
         )
+
+
+def hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
+    """Raise where a face is not Hermitian to rounding, beside the largest entry of its tensor."""
+    parts = [raw(part) for part in faces.parts]
+    if not parts[0].size:
+        return
+    xp = namespace(*parts)
+    sizes = [xp.abs(part).max(axis=(-2, -1)) for part in parts]
+    size = faces.joined(sizes).max(axis=-1, keepdims=True)
+    off = faces.joined([xp.abs(part - part.mT.conj()).max(axis=(-2, -1)) for part in parts])
+    # Rounding of the transform and of a product of m terms.
+    bound = 10 * (faces.star.n + parts[0].shape[-1]) * float(xp.finfo(parts[0].dtype).eps)
+    if bool((off > bound * size).any()):
+        ratio = to_host(off / xp.where(size == 0, 1, size))
+        worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
+        raise ValueError(
+            f"{star}.{name}: A is not Hermitian, A = transpose(A): {faces.name(worst)} differs from its conjugate "
+            f"transpose by {ratio[worst]:.3g} times the largest entry of all faces; of a tensor that should be "
+            "Hermitian take (A + star.transpose(A)) / 2"
+        )
+
+
+def definite(star: StarAlgebra, faces: Faces, factors: Callable[[], Any]) -> Any:
+    """The Cholesky factors; LinAlgError where a face is not positive definite. CuPy gives nan there."""
+    try:
+        L = factors()
+    except np.linalg.LinAlgError:
+        L = None
+    values = None if L is None else raw(L)
+    if values is not None and bool(namespace(values).isfinite(values).all()):
+        return L
+    least = np.concatenate([np.linalg.eigvalsh(to_host(raw(part)))[..., 0] for part in faces.parts], axis=-1)
+    worst = np.unravel_index(int(np.argmin(least)), least.shape)
+    raise np.linalg.LinAlgError(
+        f"{star}.cholesky: A is not positive definite: the smallest eigenvalue of {faces.name(worst)} is "
+        f"{least[worst]:.3g}"
+    )
 
 
 def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: Any, *B_hat: Any) -> Any:
@@ -142,14 +240,11 @@ def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
     values = np.linalg.svd(to_host(raw(A_hat)), compute_uv=False)
     largest = values[..., 0].max(axis=tuple(range(-len(star.shape), 0)), keepdims=True)
     ratio = values[..., -1] / np.where(largest == 0, 1, largest)
-    worst = np.unravel_index(np.argmin(ratio), ratio.shape)
+    worst = tuple(int(k) for k in np.unravel_index(np.argmin(ratio), ratio.shape))
     lead = len(worst) - len(star.shape)
-    face = ", ".join(str(int(k)) for k in worst[lead:])
-    place = f" of item {tuple(int(k) for k in worst[:lead])} of the batch" if lead else ""
-    what = f"face {face} of its transform" if star.shape else "the matrix"
     raise np.linalg.LinAlgError(
-        f"{star}.{name}: A is singular to working precision: {what}{place} has the smallest singular value "
-        f"{values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
+        f"{star}.{name}: A is singular to working precision: {name_of_face(worst, star)} has the smallest "
+        f"singular value {values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
         "pinv takes such tensors"
     )
 

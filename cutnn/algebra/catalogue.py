@@ -6,16 +6,18 @@ M is orthonormal, and the algebra that of real tensors, unless said otherwise.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cutnn.algebra import _fast
+from cutnn.algebra import _fast, _wavelets
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 from cutnn.device import to_host
 
 __all__ = [
+    "banded",
     "dct",
     "dst",
     "fft",
@@ -27,7 +29,9 @@ __all__ = [
     "identity",
     "plain",
     "product",
+    "projected",
     "random_orthogonal",
+    "wavelet",
 ]
 
 
@@ -105,6 +109,67 @@ def haar(n: int) -> StarAlgebra:
     return StarAlgebra(Transform("haar", n, _haar_matrix, scale=1.0, fast=_fast.HAAR))
 
 
+def wavelet(n: int, name: str = "db4", levels: int | None = None) -> StarAlgebra:
+    """The algebra of a discrete wavelet transform, periodic, by PyWavelets' filters: "db4", "sym8", "bior4.4", ...
+
+    Rows of M are the coarse averages and then the details, coarse to fine: M a is what `pywt.wavedec` gives in mode
+    "periodization", in one vector. Each level halves the averages; without `levels` there are as many as have the
+    averages longer than the filter and n even. Of the orthogonal families M is orthonormal; of the biorthogonal
+    ones ("bior", "rbio") and of "dmey", which is orthogonal to three digits only, it is not, and M⁻¹ is exact.
+    Needs the extra `wavelets`.
+
+    Raises ValueError for a name that PyWavelets does not know and for an n that cannot be halved so often,
+    ImportError without PyWavelets. (Daubechies 1992.)
+
+    >>> from cutnn import algebra
+    >>> star = algebra.wavelet(32, "db2")
+    >>> star, star.transforms[0].scale
+    (wavelet(32, 'db2', levels=3), 1.0)
+    """
+    n = _length(n)
+    levels = _wavelets.levels_of(n, name, levels)
+    M = _wavelets.wavelet_matrix(n, name, levels)
+    orthonormal = bool(np.abs(M @ M.T - np.eye(n)).max() < 1e-13 * n)
+    label = f"wavelet({n}, {name!r}, levels={levels})"
+    return StarAlgebra(Transform("wavelet", n, M, scale=1.0 if orthonormal else None, label=label))
+
+
+def banded(n: int, bandwidth: int, coefficients: Any = None, max_condition: float = 1e8) -> StarAlgebra:
+    """The algebra of a banded lower triangular M: each entry of M a is a combination of the last few of a.
+
+    For tubes along time: M[t, t-j] = coefficients[j] for j < bandwidth, or, without coefficients, the mean of the
+    entries there are, 1 / min(bandwidth, t+1). M is not orthogonal; M⁻¹ is lower triangular, by substitution.
+    Raises ValueError for a bandwidth that is not one of 1 to n, for coefficients that do not fit it or are not
+    finite, and where M has a condition number above `max_condition`, as coefficients have whose first is not the
+    dominant one: their inverse grows with every step of time. (Malik, Ubaru, Horesh, Kilmer, Avron, Dynamic graph
+    convolutional networks using the tensor M-product, SDM 2021.)
+
+    >>> from cutnn import algebra
+    >>> algebra.banded(4, 2).transforms[0].matrix()
+    array([[1. , 0. , 0. , 0. ],
+           [0.5, 0.5, 0. , 0. ],
+           [0. , 0.5, 0.5, 0. ],
+           [0. , 0. , 0.5, 0.5]])
+    """
+    n = _length(n)
+    b = _whole(f"banded: the bandwidth is an integer from 1 to n = {n}", bandwidth, n)
+    band = np.tri(n) - np.tri(n, k=-b)
+    if coefficients is None:
+        M = band / band.sum(axis=1, keepdims=True)
+        label = f"banded({n}, {b})"
+    else:
+        given = _numbers("banded", "coefficients", coefficients)
+        if given.shape != (b,):
+            raise ValueError(
+                f"banded: coefficients have shape {given.shape}; expected ({b},), one for each of {b} diagonals"
+            )
+        lag = np.subtract.outer(np.arange(n), np.arange(n))
+        M = np.where(band > 0, given[np.clip(lag, 0, b - 1)], 0)
+        label = f"banded({n}, {b}, coefficients from {given[0]:.3g} to {given[-1]:.3g})"
+    _, scale = _condition("banded", M, max_condition)
+    return StarAlgebra(Transform("banded", n, M, scale=scale, inverse=_lower_inverse(M), label=label))
+
+
 def identity(n: int) -> StarAlgebra:
     """The algebra of M = I: the facewise product itself.
 
@@ -141,52 +206,116 @@ def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     >>> algebra.from_matrix([[1.0, 1.0], [0.0, 1.0]])
     from_matrix(2 x 2 real, condition 2.6)
     """
-    M = np.asarray(to_host(M))
+    M = _numbers("from_matrix", "M", M)
     if M.ndim != 2 or M.shape[0] != M.shape[1] or M.shape[0] == 0:
         raise ValueError(f"from_matrix: M has shape {M.shape}; expected a square matrix (n, n), n > 0")
-    if M.dtype.kind not in "iubfc":
-        raise TypeError(f"from_matrix: M holds {M.dtype}; expected real or complex numbers")
-    M = M.astype(np.complex128 if M.dtype.kind == "c" else np.float64)
     n = M.shape[0]
-    if not np.isfinite(M).all():
-        k, j = (int(i) for i in np.argwhere(~np.isfinite(M))[0])
-        raise ValueError(f"from_matrix: M holds non-finite numbers, the first is M[{k}, {j}] = {M[k, j]}")
-    values = np.linalg.svd(M, compute_uv=False)
-    with np.errstate(over="ignore"):
-        condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
-    if not condition <= max_condition:
-        raise ValueError(
-            f"from_matrix: M, {n} x {n}, is singular or nearly so: its condition number is "
-            f"{condition:.3g}, above {max_condition:.3g}. Choose an M of full rank, or raise max_condition "
-            "and lose as many digits"
-        )
-    unitary = condition - 1 <= 10 * n * np.finfo(float).eps and 1e-150 < values[0] < 1e150  # c would overflow
-    scale = float(np.mean(values**2)) if unitary else None
+    condition, scale = _condition("from_matrix", M, max_condition)
     kind = "complex" if M.dtype.kind == "c" else "real"
     label = f"from_matrix({n} x {n} {kind}, condition {condition:.2g})"
     return StarAlgebra(Transform("from_matrix", n, M, scale=scale, label=label))
 
 
-def from_data(X: Any, tubes: int = 1) -> StarAlgebra:
+def from_data(
+    X: Any, tubes: int = 1, *, faces: int | Sequence[int] | None = None, energy: float | None = None
+) -> StarAlgebra:
     """The algebra whose M suits a tensor X (*batch, *shape, l, m): singular vectors of its tubes.
 
     M = Uᴴ for the (n, everything else) unfolding U Σ Vᴴ of X, one for each of its `tubes` tube axes; of Â the
-    first face then holds the most energy. Raises ValueError where X has too few axes, is empty or not finite.
+    first face then holds the most energy, the first q faces as much as any q can. The largest entry of each row of
+    M, the first of several, is positive.
+
+    With `faces` q, or one number for each tube axis, only the first q rows are taken, a projected algebra (see
+    `projected`); with `energy`, as few of each axis as keep that share of ‖X‖², above 0 and up to 1. Raises
+    ValueError where X has too few axes, is empty or not finite, and for numbers out of range. (Kilmer, Horesh,
+    Avron, Newman 2021; Keegan, Newman 2024; for several axes De Lathauwer, De Moor, Vandewalle, A multilinear
+    singular value decomposition, SIAM J. Matrix Anal. Appl. 21 (2000).)
 
     >>> from cutnn import algebra
     >>> import numpy as np
     >>> X = np.multiply.outer([3.0, 4.0], np.ones((2, 2)))  # every tube is a multiple of (3, 4)
-    >>> abs(algebra.from_data(X).forward(X)[:, 0, 0].round(12))
+    >>> algebra.from_data(X).forward(X)[:, 0, 0].round(12) + 0
     array([5., 0.])
+    >>> algebra.from_data(X, energy=0.99)
+    from_data(2, faces=1)
     """
     X = np.asarray(to_host(X))
     if tubes < 0 or X.ndim < tubes + 2 or X.size == 0:
         raise ValueError(
             f"from_data: X has shape {X.shape}; expected (..., {'n, ' * max(tubes, 0)}l, m), and not empty"
         )
+    if X.dtype.kind not in "iubfc":
+        raise TypeError(f"from_data: X holds {X.dtype}; expected numbers")
     if not np.isfinite(X).all():
         raise ValueError("from_data: X holds non-finite numbers")
-    return StarAlgebra(*(_singular_vectors(X, X.ndim - 2 - tubes + k) for k in range(tubes)))
+    if faces is not None and energy is not None:
+        raise TypeError(f"from_data: give faces={faces} or energy={energy}, not both")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"from_data: the energy is a fraction above 0, up to 1, and is {energy}")
+    wanted = [faces] * tubes if faces is None or np.ndim(faces) == 0 else list(faces)  # type: ignore[arg-type]
+    if len(wanted) != tubes:
+        raise ValueError(
+            f"from_data: faces has {len(wanted)} numbers; expected one for each of {tubes} tube axes"
+        )
+    transforms = []
+    for k, q in enumerate(wanted):
+        M, squares = _singular_vectors(X, X.ndim - 2 - tubes + k)
+        n = len(M)
+        if q is not None:
+            q = _whole(f"from_data: the faces of tube axis {k} are an integer from 1 to n = {n}", q, n)
+        elif energy is not None:
+            before = np.cumsum(squares) - squares
+            q = max(int(np.sum(before < energy * squares.sum())), 1)
+        label = f"from_data({n})" if q in (None, n) else f"from_data({n}, faces={q})"
+        transforms.append(Transform("from_data", n, M[:q], scale=1.0, label=label))
+    return StarAlgebra(*transforms)
+
+
+def projected(Q: Any) -> StarAlgebra:
+    """The projected algebra of Q, (n, q) with orthonormal columns: A ★ B = ((A ×₃ Qᴴ) △ (B ×₃ Qᴴ)) ×₃ Q.
+
+    Tubes have length n and transforms q faces: products cost, and layers that hold their faces (`nn.FaceLinear`)
+    have, q/n of what they do for M = Qᴴ with q = n. `forward` applies Qᴴ, `inverse` Q, and one after the other is
+    the projector on the range, the tensors whose tubes are in the span of Q. On the range this is an algebra with
+    every law of the others; other tensors count as their projections, and results lie in the range:
+
+    * the identity I has the tubes Q 1, and A ★ I is the projection P A of A, as is (Aᴴ)ᴴ;
+    * `inv` and `solve` give the X in the range with A ★ X = I, or = P B; they exist where the q faces are regular.
+      `to_matrix(A)` has the rank q l at most, so that no X solves A ★ X = B for B outside the range;
+    * `svd` and its kin factor P A: of the approximations in the range those of a rank are the nearest to A, with
+      the error ‖A - P A‖² + Σ σ² of what is dropped; `multirank` has q entries;
+    * `norm(A)` is that of A itself, and `nuclear_norm(A)` that of P A.
+
+    Real A have real results if Q is real. `algebra.from_data(X, faces=q)` finds the Q that keeps most of X. With
+    q = n it is the algebra of M = Qᴴ. Q of float32 is made orthonormal in double precision. Raises ValueError where
+    Q has another shape, or columns that are not orthonormal or not finite. (Keegan, Newman, Projected tensor-tensor
+    products for efficient computation of optimal multiway data representations, arXiv:2409.19402, 2024.)
+
+    >>> from cutnn import algebra
+    >>> import numpy as np
+    >>> star = algebra.projected(np.eye(5)[:, :2])
+    >>> A, B = np.ones((5, 3, 4)), np.ones((5, 4, 2))
+    >>> star.forward(A).shape, star(A, B)[:, 0, 0]
+    ((2, 3, 4), array([4., 4., 0., 0., 0.]))
+    """
+    given = np.asarray(to_host(Q))
+    Q = _numbers("projected", "Q", given)
+    if Q.ndim != 2 or not 1 <= Q.shape[1] <= Q.shape[0]:
+        hint = "; give its transpose" if Q.ndim == 2 and 1 <= Q.shape[0] < Q.shape[1] else ""
+        raise ValueError(f"projected: Q has shape {Q.shape}; expected (n, q), 1 <= q <= n{hint}")
+    n, q = Q.shape
+    error = float(np.abs(Q.conj().T @ Q - np.eye(q)).max())
+    eps = np.finfo(given.dtype if given.dtype.kind in "fc" else np.float64).eps
+    if not error <= 20 * n * eps:
+        raise ValueError(
+            f"projected: the columns of Q, {n} x {q}, are not orthonormal: QᴴQ differs from I by {error:.2g}; "
+            "np.linalg.qr(Q).Q spans the same with columns that are"
+        )
+    if error > 20 * n * np.finfo(np.float64).eps:
+        U, _, Vh = np.linalg.svd(Q, full_matrices=False)
+        Q = U @ Vh
+    label = f"projected({n} to {q}{', complex' if Q.dtype.kind == 'c' else ''})"
+    return StarAlgebra(Transform("projected", n, Q.conj().T, scale=1.0, label=label))
 
 
 def plain() -> StarAlgebra:
@@ -203,6 +332,10 @@ def plain() -> StarAlgebra:
 def product(*algebras: StarAlgebra) -> StarAlgebra:
     """The algebra of tensors with the tube axes of all of the given ones, in that order (order p).
 
+    Each axis may have its own M: Fourier's along time, one from data along channels, M = I where nothing is to be
+    mixed, fewer faces than entries along an axis that is nearly constant. Real tensors keep real products and half
+    spectra along the last Fourier axis, unless an M is complex.
+
     >>> from cutnn import algebra
     >>> star = algebra.product(algebra.dct(3), algebra.fft(4))
     >>> star, star.shape, star.n
@@ -215,6 +348,46 @@ def product(*algebras: StarAlgebra) -> StarAlgebra:
 
 
 # -------------------------------------------------------------------------------------------------- helpers
+
+
+def _numbers(name: str, label: str, x: Any) -> np.ndarray:
+    """A copy of x in double precision on the host; an error unless it holds finite numbers."""
+    x = np.asarray(to_host(x))
+    if x.dtype.kind not in "iubfc":
+        raise TypeError(f"{name}: {label}: {x.dtype}; expected real or complex numbers")
+    x = x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
+    if not np.isfinite(x).all():
+        first = tuple(int(i) for i in np.argwhere(~np.isfinite(x))[0])
+        raise ValueError(
+            f"{name}: non-finite numbers, the first is {label}[{', '.join(map(str, first))}] = {x[first]}"
+        )
+    return x
+
+
+def _condition(name: str, M: np.ndarray, most: float) -> tuple[float, float | None]:
+    """The condition number of M, and the c of MᴴM = c I if there is one; ValueError where it is above `most`."""
+    n = len(M)
+    values = np.linalg.svd(M, compute_uv=False)
+    with np.errstate(over="ignore"):
+        condition = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
+    if not condition <= most:
+        raise ValueError(
+            f"{name}: M, {n} x {n}, is singular or nearly so: its condition number is "
+            f"{condition:.3g}, above {most:.3g}. Choose an M of full rank, or raise max_condition "
+            "and lose as many digits"
+        )
+    unitary = condition - 1 <= 10 * n * np.finfo(float).eps and 1e-150 < values[0] < 1e150  # c would overflow
+    return condition, float(np.mean(values**2)) if unitary else None
+
+
+def _lower_inverse(M: np.ndarray) -> np.ndarray:
+    """The inverse of a lower triangular matrix, row by row: exact zeros above the diagonal."""
+    X = np.zeros_like(M)
+    for t in range(len(M)):
+        X[t] = -(M[t, :t] @ X[:t])
+        X[t, t] += 1
+        X[t] /= M[t, t]
+    return X
 
 
 def _dct_matrix(n: int) -> np.ndarray:
@@ -246,18 +419,22 @@ def _haar_matrix(n: int) -> np.ndarray:
     return M
 
 
-def _singular_vectors(X: np.ndarray, axis: int) -> Transform:
-    """Uᴴ of the unfolding along an axis, through the R of its transpose, which is made piece by piece."""
+def _singular_vectors(X: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Uᴴ of the unfolding along an axis and its σ² beside the largest, by R of its transpose, made piece by piece."""
     n, wide = X.shape[axis], np.complex128 if X.dtype.kind == "c" else np.float64
     unfolding = np.moveaxis(X, axis, -1).reshape(-1, n)
     R = np.zeros((0, n), dtype=wide)
     rows = max(8 * n, 8192)
     for start in range(0, len(unfolding), rows):
         R = np.asarray(np.linalg.qr(np.concatenate([R, unfolding[start : start + rows]]), mode="r"))
-    M = np.linalg.svd(R)[2].conj()  # R = U' Σ Vᴴ, and Rᵀ, which has the tubes for columns, conj(V) Σ ...
-    largest = np.take_along_axis(M, np.abs(M).argmax(axis=1)[:, None], axis=1)
-    M = M * (np.abs(largest) / largest)  # the sign is free: the largest entry is made positive
-    return Transform("from_data", n, M, scale=1.0)
+    _, s, V = np.linalg.svd(R)
+    M = V.conj()  # R = U' Σ Vᴴ, and Rᵀ, which has the tubes for columns, conj(V) Σ ...
+    size = np.abs(M)
+    first = (size > (1 - 1e-6) * size.max(axis=1, keepdims=True)).argmax(axis=1)  # of entries that tie
+    largest = np.take_along_axis(M, first[:, None], axis=1)
+    squares = np.zeros(n)
+    squares[: len(s)] = (s / (s[0] or 1)) ** 2
+    return M * (np.abs(largest) / largest), squares
 
 
 def _length(n: int) -> int:
@@ -268,6 +445,16 @@ def _length(n: int) -> int:
     if n < 1:
         raise ValueError(f"a tube length is a positive integer, not {n}")
     return n
+
+
+def _whole(what: str, x: Any, most: int) -> int:
+    try:
+        k = operator.index(x)
+    except TypeError:
+        raise TypeError(f"{what}, not {x!r}") from None
+    if not 1 <= k <= most:
+        raise ValueError(f"{what}, not {k}")
+    return k
 
 
 def _power_of_two(name: str, n: int) -> int:

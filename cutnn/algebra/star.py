@@ -19,20 +19,25 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
-from cutnn.algebra import factor
+from cutnn.algebra.factor import Factorisations
 from cutnn.algebra.layout import faces_first, tubes_last
+from cutnn.algebra.spectral import SpectralFunctions
 from cutnn.algebra.transforms import Transform
 from cutnn.device import default_namespace, namespace
-from cutnn.tape import raw, stop_gradient
+from cutnn.tape import raw
 
 __all__ = ["StarAlgebra"]
 
 
-class StarAlgebra:
+class StarAlgebra(Factorisations, SpectralFunctions):
     """The algebra of tensors under A ★ B = ((A ×₃ M) △ (B ×₃ M)) ×₃ M⁻¹, with one transform a tube axis.
 
     It holds its transforms and nothing else; two algebras are equal when their transforms are. `shape` is the
     tuple of tube lengths and `n` their product. Make one with `algebra.dct(28)` and its kin.
+
+    In a projected algebra M has fewer rows than tubes have entries, and M⁻¹ only undoes what M keeps: its tensors
+    are those of the range of M⁻¹, the projector is `inverse(forward(A))`, and every function is that of the
+    projection of its arguments (see `algebra.projected`).
 
     Everything takes and returns plain arrays, float32 stays float32, integers count as float64, batch axes
     broadcast as in `matmul`, and everything is differentiable.
@@ -64,13 +69,15 @@ class StarAlgebra:
         # tensor, and halves them, and the others meet complex ones. `inverse` goes backwards.
         axes = [(t, k - len(transforms) - 2) for k, t in enumerate(transforms)]
         self._order = sorted(axes, key=lambda step: (step[0].real_products, not step[0].real, -step[1]))
-        self.half_shape = self.shape
-        """The tube axes of a real tensor's transform: `shape`, but n//2+1 along one Fourier axis."""
+        self.face_shape = tuple([t.faces for t in transforms])
+        """The tube axes of a transform: `shape`, but q where M is q × n; one face of Â for each index."""
+        self.half_shape = self.face_shape
+        """The tube axes of a real tensor's transform: `face_shape`, but n//2+1 along one Fourier axis."""
         fourier = [(t.half, axis + 2) for t, axis in self._order if not t.real]
         if fourier and self.real_products:
             half, axis = fourier[0]
             at = axis % len(self.shape)
-            self.half_shape = (*self.shape[:at], half, *self.shape[at + 1 :])
+            self.half_shape = (*self.face_shape[:at], half, *self.face_shape[at + 1 :])
 
     # ---------------------------------------------------------------------------------------- the product
 
@@ -97,7 +104,7 @@ class StarAlgebra:
         return self._forward(check.tensor(self, "forward", A))
 
     def inverse(self, A_hat: Any) -> Any:
-        """A, from its transform: real where A was, if the transforms are real or Fourier transforms.
+        """A, or its projection, from its transform: real where A was, if M is real or the Fourier transform.
 
         >>> from cutnn import algebra
         >>> star = algebra.fft(6)
@@ -148,7 +155,8 @@ class StarAlgebra:
     ) -> Any:
         """A tensor of independent standard normal entries, (*batch, *shape, rows, columns).
 
-        Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device.
+        Complex entries have E|a|² = 1. Drawn on the host, so a seed gives the same numbers on every device. In a
+        projected algebra it is the projection of that tensor, and so complex where the projector is.
 
         >>> from cutnn import algebra
         >>> algebra.dct(4).random(2, 3, seed=0, dtype="float32").shape
@@ -159,7 +167,8 @@ class StarAlgebra:
         entries = generator.standard_normal(size)
         if kind.kind == "c":
             entries = (entries + 1j * generator.standard_normal(size)) * math.sqrt(0.5)
-        return default_namespace().asarray(entries.astype(kind))
+        A = default_namespace().asarray(entries.astype(kind))
+        return A if self.face_shape == self.shape else self.inverse(self._forward(A))
 
     # --------------------------------------------------------------------------------- the algebra's terms
 
@@ -206,27 +215,8 @@ class StarAlgebra:
         """
         A, B = self._operands("solve", A, B)
         check.square(self, "solve", A)
-        check.rows(self, A, B)
+        check.rows(self, "solve", A, B)
         return self.inverse(check.regular(self, "solve", ct.linalg.solve, self._forward(A), self._forward(B)))
-
-    def pinv(self, A: Any, rtol: float | None = None) -> Any:
-        """The Moore-Penrose inverse A⁺, (..., m, l): that of each face of Â.
-
-        Singular values up to rtol times the largest of all faces of a tensor count as zero; rtol is
-        max(l, m, n) eps unless given. The gradient is along changes that keep the ranks of the faces.
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.dct(3)
-        >>> A = star.random(4, 2, seed=0)
-        >>> np.allclose(star(star.pinv(A), A), star.eye(2))
-        True
-        """
-        A = check.tensor(self, "pinv", A)
-        A_hat = self._forward(A)
-        if rtol is None:
-            rtol = max(*A.shape[-2:], self.n) * float(np.finfo(A.dtype).eps)
-        return self.inverse(ct.linalg.pinv(A_hat, rtol=self._rtol_of_faces(A_hat, rtol)))
 
     def apply(self, f: Callable[[Any], Any], A: Any) -> Any:
         """The tubal function M⁻¹ f(M a) of every tube a, for an elementwise f.
@@ -252,7 +242,7 @@ class StarAlgebra:
         return self.inverse(result)
 
     def norm(self, A: Any) -> Any:
-        """The Frobenius norm of each tensor of a batch, (*batch,).
+        """The Frobenius norm of the entries of each tensor of a batch, (*batch,), whatever M; ‖Â‖_F / √ℓ if MᴴM = ℓI.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -261,58 +251,6 @@ class StarAlgebra:
         """
         A = check.tensor(self, "norm", A)
         return ct.linalg.vector_norm(A, axis=tuple(range(-2 - len(self.shape), 0)))
-
-    # ----------------------------------------------------------------------------------- factorisations
-
-    def svd(self, A: Any, rank: int | None = None) -> factor.TubalSVD:
-        """The t-SVDM, A = U ★ diagonal(S) ★ Vh; with `rank` k, the k largest singular tubes and their slices.
-
-        For A (..., l, m) and k = min(l, m) unless given, U is (..., l, k), S (*batch, *shape, k), Vh (..., k, m).
-        Each face of Ŝ holds the singular values of that face of Â, falling; UᴴU = Vh Vhᴴ = I. For M = c · unitary
-        no tensor of tubal rank k is nearer to A (Eckart-Young). Gradients are as those of `ct.linalg.svd`. Raises
-        ValueError for a rank out of range. (Kilmer, Horesh, Avron, Newman 2021.)
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.fft(5)
-        >>> A = star.random(4, 3, seed=0)
-        >>> U, S, Vh = star.svd(A)
-        >>> S.shape, np.allclose(star(U, star.diagonal(S), Vh), A)
-        ((5, 3), True)
-        """
-        return factor.svd(self, A, rank)
-
-    def svd_energy(
-        self, A: Any, energy: float | None = None, *, count: int | None = None
-    ) -> factor.EnergySVD:
-        """The t-SVDMII: of the singular values of all faces of Â, the fewest that hold a share of their energy.
-
-        `energy` is the share of Σ σ², above 0 and up to 1; in its place `count` is the number of values to keep,
-        the largest. Returns U, S, Vh as `svd` does, as wide as the face that keeps most (in other faces the
-        transforms of the further slices are 0), and the multirank, (*batch, *shape): how many each face keeps.
-        Its sum is the implicit rank, and times l + m the storage. For M = c · unitary the energy is that of A.
-        Where faces are conjugates of each other both of a pair are kept, or none. Raises ValueError for numbers
-        out of range. (Kilmer, Horesh, Avron, Newman 2021.)
-
-        >>> from cutnn import algebra
-        >>> star = algebra.dct(5)
-        >>> A = star.random(4, 3, seed=0)
-        >>> U, S, Vh, multirank = star.svd_energy(A, count=6)
-        >>> multirank.sum(), star.norm(star(U, star.diagonal(S), Vh)) ** 2 > 0.5 * star.norm(A) ** 2
-        (np.int64(6), np.True_)
-        """
-        return factor.svd_energy(self, A, energy, count)
-
-    def diagonal(self, S: Any) -> Any:
-        """The f-diagonal tensor (*batch, *shape, k, k) of k tubes (*batch, *shape, k).
-
-        >>> from cutnn import algebra
-        >>> import numpy as np
-        >>> star = algebra.dct(3)
-        >>> np.allclose(star.diagonal(np.tile(star.eye(1)[:, 0], 4)), star.eye(4))
-        True
-        """
-        return factor.diagonal(self, S)
 
     # ------------------------------------------------------------------------------------- as block matrices
 
@@ -362,12 +300,13 @@ class StarAlgebra:
         """
         A = check.tensor(self, "to_matrix", A)
         batch, (rows, columns), n = self._batch(A), A.shape[-2:], self.n
+        q = math.prod(self.face_shape)
         M = _kronecker([t.matrix() for t in self.transforms], A)
         M_inverse = _kronecker([t.inverse_matrix() for t in self.transforms], A)
         faces = ct.reshape(ct.astype(A, M.dtype), (*batch, n, rows * columns))
-        A_hat = ct.reshape(ct.matmul(M, faces), (*batch, n, rows, 1, columns))
-        blocks = A_hat * ct.reshape(M, (n, 1, n, 1))  # blockdiag(Â) (M ⊗ I)
-        blocks = ct.matmul(M_inverse, ct.reshape(blocks, (*batch, n, rows * n * columns)))
+        A_hat = ct.reshape(ct.matmul(M, faces), (*batch, q, rows, 1, columns))
+        blocks = A_hat * ct.reshape(M, (q, 1, n, 1))  # blockdiag(Â) (M ⊗ I)
+        blocks = ct.matmul(M_inverse, ct.reshape(blocks, (*batch, q, rows * n * columns)))
         matrix = ct.reshape(blocks, (*batch, n * rows, n * columns))
         return ct.real(matrix) if A.dtype.kind != "c" and self.real_products else matrix
 
@@ -378,7 +317,7 @@ class StarAlgebra:
         operands = [check.tensor(self, name, T, chr(ord("A") + k)) for k, T in enumerate(tensors)]
         if len(set(map(type, operands))) > 1:
             check.devices(self, name, *operands)
-        if self.half_shape != self.shape:
+        if self.half_shape != self.face_shape:
             real = [T.dtype.kind != "c" for T in operands]
             if any(real) and not all(real):
                 return [ct.astype(T, np.result_type(T.dtype, np.complex64)) for T in operands]
@@ -391,16 +330,6 @@ class StarAlgebra:
 
     def _batch(self, A: Any) -> tuple[int, ...]:
         return tuple(A.shape[: A.ndim - 2 - len(self.shape)])
-
-    def _rtol_of_faces(self, A_hat: Any, rtol: float) -> Any:
-        """For each face, rtol relative to its own largest singular value."""
-        values = ct.linalg.svdvals(stop_gradient(A_hat))
-        if not values.size:
-            return rtol
-        xp = namespace(values)
-        face = values[..., 0]
-        cutoff = rtol * xp.max(face, axis=tuple(range(-len(self.shape), 0)), keepdims=True)
-        return xp.where(face <= cutoff, 1.0, cutoff / xp.where(face == 0, 1, face))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StarAlgebra) and self.transforms == other.transforms

@@ -23,9 +23,12 @@ class Transform:
     """An invertible linear map of the tubes of length n, its matrix M real or complex.
 
     `matrix` is M itself, (n, n), or a function that makes a real M from n, when it is first needed. `scale` is c
-    where Mᴴ M = c I, else None, and `inverse` may give M⁻¹ where it is None. `fast` is a fast road for real
-    orthonormal M. Raises ValueError where M has another shape or Mᴴ M is not c I, and TypeError where the
+    where M Mᴴ = c I, else None, and `inverse` may give M⁻¹ where it is None. `fast` is a fast road for real
+    orthonormal M. Raises ValueError where M has another shape or M Mᴴ is not c I, and TypeError where the
     function makes a complex M; both when M, or M⁻¹, is first needed.
+
+    With a scale M may have fewer rows than n: a transform has as many `faces` as M has rows, M⁻¹ stands for Mᴴ/c,
+    and M⁻¹ M, then, is the orthogonal projector on tubes that such a transform determines (`algebra.projected`).
 
     >>> from cutnn import algebra
     >>> (transform,) = algebra.dct(2).transforms
@@ -54,7 +57,8 @@ class Transform:
         if not callable(matrix):
             matrix = np.array(matrix)
         self.real = callable(matrix) or matrix.dtype.kind != "c"
-        self._matrix = matrix if callable(matrix) else self._checked(matrix)
+        self._matrix = matrix
+        self.faces = n if callable(matrix) else len(self._checked(matrix))
         self._inverse = inverse
         self._fast = fast
         self._cache: dict[Any, Any] = {}
@@ -62,7 +66,7 @@ class Transform:
     @property
     def half(self) -> int:
         """The number of entries that the transform of a real tube is held in."""
-        return self.n
+        return self.faces
 
     @property
     def real_products(self) -> bool:
@@ -72,16 +76,16 @@ class Transform:
     # ------------------------------------------------------------------------------------------- matrices
 
     def matrix(self, dtype: Any = None) -> np.ndarray:
-        """M, (n, n), in NumPy and read-only, in the precision of dtype; complex where M is."""
+        """M, (faces, n), in NumPy and read-only, in the precision of dtype; complex where M is."""
         return self._host("M", dtype)
 
     def inverse_matrix(self, dtype: Any = None) -> np.ndarray:
-        """M⁻¹, (n, n), as `matrix`."""
+        """M⁻¹, (n, faces), as `matrix`."""
         return self._host("inverse", dtype)
 
     def identity_tube(self) -> np.ndarray:
         """The unit of the tubes, M⁻¹ 1, (n,)."""
-        return self.inverse(np.ones((self.n, 1, 1)), -3)[:, 0, 0]
+        return self.inverse(np.ones((self.faces, 1, 1)), -3)[:, 0, 0]
 
     # -------------------------------------------------------------------------------------------- the maps
 
@@ -98,8 +102,8 @@ class Transform:
         return self._apply("inverse", A_hat, axis)
 
     def reflect(self, A: Any, axis: int) -> Any:
-        """From conj(a) to aᴴ, whose transform is conj(M a): P = M⁻¹ conj(M) applied, nothing for real M."""
-        return A if self.real else self._apply("reflection", A, axis)
+        """From conj(a) to aᴴ, whose transform is conj(M a): P = M⁻¹ conj(M) applied, nothing where it is I."""
+        return A if self.real and self.faces == self.n else self._apply("reflection", A, axis)
 
     def _apply(self, which: str, A: Any, axis: int) -> Any:
         if not self.real and A.dtype.kind != "c":
@@ -121,18 +125,20 @@ class Transform:
             return self._host("inverse") @ M.conj()
         if self.scale is not None:
             inverse = M.conj().T / self.scale
-            error = np.abs(inverse @ M - np.eye(self.n)).max()
+            error = np.abs(M @ inverse - np.eye(self.faces)).max()
             if not error < 1e-8:
                 raise ValueError(
-                    f"{self}: MᴴM is not c I with c = scale = {self.scale:g}: MᴴM / c differs from I by "
+                    f"{self}: M Mᴴ is not c I with c = scale = {self.scale:g}: M Mᴴ / c differs from I by "
                     f"{error:.2g}; leave scale out where M is not a multiple of a unitary matrix"
                 )
             return inverse
         return np.linalg.inv(M) if self._inverse is None else self._inverse
 
     def _checked(self, M: np.ndarray) -> np.ndarray:
-        if M.shape != (self.n, self.n):
-            raise ValueError(f"{self}: its matrix has shape {M.shape}; expected ({self.n}, {self.n})")
+        n, wide = self.n, self.scale is not None and not callable(self._matrix)
+        if M.ndim != 2 or M.shape[1] != n or not (0 < M.shape[0] <= n if wide else M.shape[0] == n):
+            fewer = ", or fewer rows" if wide else ""
+            raise ValueError(f"{self}: its matrix has shape {M.shape}; expected ({n}, {n}){fewer}")
         if self.real and M.dtype.kind == "c":
             raise TypeError(f"{self}: its formula makes a complex matrix; give Transform that matrix instead")
         return M

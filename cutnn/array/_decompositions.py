@@ -1,4 +1,4 @@
-"""Decompositions of matrices: `cholesky`, `qr`, `eigh`, `svd`, `eig` and their values alone.
+"""Decompositions of matrices: `cholesky`, `lu`, `qr`, `eigh`, `svd`, `eig` and their values alone.
 
 Rules are the published adjoint forms, conjugated at both ends because rules are bilinear (see `cutnn.tape`).
 In them a bar marks the cotangent: Ā belongs to A.
@@ -7,12 +7,19 @@ The factors of `eigh`, `svd` and `eig` are determined only up to phases, and wit
 rotation; gradients mean something for functions that do not depend on that choice. Where two eigenvalues or
 singular values meet, the derivative of their vectors does not exist: the share of the pair, 1/(λ_j - λ_i),
 counts as 0, so that gradients stay finite. They are then still exact for functions of the values that treat
-equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh.
+equal ones alike (sums, nuclear norms) and for the polar factor U @ Vh, but not for products such as U @ diag(S) @ Vh,
+whose share of the pair is 0/0. Between values δ apart the rounding errors of such functions grow to about eps/δ of the
+gradient, and no further. Functions of a matrix that have derivatives there have rules of their own, without a loss:
+`low_rank`, `svt`, `polar` and their kin (`_spectral.py`).
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from typing import Any, NamedTuple
+
+import numpy
 
 from cutnn.array._define import fit
 from cutnn.array._products import adjoint, from_diagonal, inv, solve
@@ -45,6 +52,102 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Any:
            [1., 2.]])
     """
     return namespace(x).linalg.cholesky(x, upper=upper)
+
+
+# ------------------------------------------------------------------------------------------------------- lu
+
+
+class LUResult(NamedTuple):
+    """The factors of P @ L @ U: a permutation, a unit lower and an upper triangle."""
+
+    P: Any
+    L: Any
+    U: Any
+
+
+def _lu_rule(g: Any, ans: Any, x: Any) -> Any:
+    """Ā = P L⁻ᴴ (tril(Lᴴ L̄, -1) + triu(Ū Uᴴ)) U⁻ᴴ, L and U square (de Hoog, Anderssen, Lukas 2011).
+
+    Of a tall matrix L₂, below the square L₁, and of a wide one U₂, right of U₁, take their own cotangents along:
+    tril(L₁ᴴ L̄₁, -1) - triu(L₂ᴴ L̄₂) and triu(Ū₁ U₁ᴴ) - tril(Ū₂ U₂ᴴ, -1), and in Ā have L̄₂ U⁻ᴴ and P L⁻ᴴ Ū₂.
+    """
+    (p, lower, upper), count = ans, min(x.shape[-2:])
+    l_bar, u_bar = (0 * part if h is None else conj(h) for part, h in zip((lower, upper), g[1:], strict=True))
+    below, right = slice(count, None), slice(None, count)
+    square, rest = lower[..., right, :], lower[..., below, :]
+    first, more = upper[..., right], upper[..., below]
+    strict, triangle = _lower_half(first, 0.0), _lower_half(first, 1.0).mT
+    inner = (adjoint(square) @ l_bar[..., right, :]) * strict + (
+        u_bar[..., right] @ adjoint(first)
+    ) * triangle
+    if x.shape[-1] > count:
+        inner = inner - (u_bar[..., below] @ adjoint(more)) * strict
+    if x.shape[-2] > count:
+        inner = inner - (adjoint(rest) @ l_bar[..., below, :]) * triangle
+    bar = adjoint(solve(first, adjoint(solve(adjoint(square), inner))))
+    if x.shape[-1] > count:
+        bar = concat([bar, solve(adjoint(square), u_bar[..., below])], axis=-1)
+    if x.shape[-2] > count:
+        bar = concat([bar, adjoint(solve(first, adjoint(l_bar[..., below, :])))], axis=-2)
+    return conj(p @ bar)
+
+
+@primitive(x=_lu_rule)
+def lu(x: Any, /) -> Any:
+    """x = P @ L @ U with partial pivots, as (P, L, U), for (*batch, l, m) and k = min(l, m).
+
+    P (l, l) is a permutation, of real numbers, L (l, k) a unit lower triangle, U (k, m) an upper one; pivots are those
+    of LAPACK, the largest |Re| + |Im| in their column, of several the first, so that no real entry of L is above 1.
+    Singular matrices have them too; the gradient, of L and of U, needs a regular leading square of Pᵀ x: NumPy raises
+    LinAlgError where it is exactly singular. On the host by SciPy, where it is installed and k is 16 or more.
+
+    >>> import cutnn as ct
+    >>> P, L, U = ct.linalg.lu(ct.asarray([[1.0, 2.0], [2.0, 2.0]]))
+    >>> L, U
+    (array([[1. , 0. ],
+           [0.5, 1. ]]), array([[2., 2.],
+           [0., 1.]]))
+    """
+    xp = namespace(x)
+    if xp is numpy and min(x.shape[-2:]) >= _SCIPY_FROM and x.size:
+        import scipy.linalg
+
+        return LUResult(*scipy.linalg.lu(x, check_finite=False))
+    return LUResult(*lu_by_blocks(x, xp))
+
+
+# Milliseconds for a batch of B square matrices, one core (OpenBLAS, NumPy 2.4, SciPy 1.17, float64), by blocks/SciPy:
+#   m       8           16           32          96
+#   B = 64  0.4/0.4                  7.8/2.0     92/27
+#   B = 512 0.9/1.5*    13.6/14.8    70/46       986/233     * 256 matrices
+_SCIPY_FROM = 16 if importlib.util.find_spec("scipy") is not None else math.inf
+_LU_BLOCK = 16
+
+
+def lu_by_blocks(x: Any, xp: Any) -> tuple[Any, Any, Any]:
+    """P, L, U of a whole batch at once, by blocks of columns (Golub and Van Loan 2013, section 3.2)."""
+    *batch, rows, columns = x.shape
+    a, count = xp.array(x.reshape((math.prod(batch), rows, columns))), min(rows, columns)
+    every = xp.arange(a.shape[0])
+    order = xp.zeros(a.shape[:2], dtype=every.dtype) + xp.arange(rows)
+    for start in range(0, count, _LU_BLOCK):
+        stop = min(start + _LU_BLOCK, count)
+        for k in range(start, stop):
+            pivot = k + xp.argmax(xp.abs(a[:, k:, k].real) + xp.abs(a[:, k:, k].imag), axis=1)
+            for held in (a, order):
+                row = xp.array(held[every, pivot])
+                held[every, pivot] = held[:, k]
+                held[:, k] = row
+            head = a[:, k, k, None]
+            a[:, k + 1 :, k] /= xp.where(head == 0, 1, head)  # where the pivot is 0, so is all below it
+            a[:, k + 1 :, k + 1 : stop] -= a[:, k + 1 :, k, None] * a[:, k, None, k + 1 : stop]
+        if stop < columns:
+            unit = xp.tril(a[:, start:stop, start:stop], -1) + xp.eye(stop - start, dtype=a.dtype)
+            a[:, start:stop, stop:] = xp.linalg.solve(unit, a[:, start:stop, stop:])
+            a[:, stop:, stop:] -= a[:, stop:, start:stop] @ a[:, start:stop, stop:]
+    lower = xp.tril(a[:, :, :count], -1) + xp.eye(rows, count, dtype=a.dtype)
+    p = xp.asarray(order[:, None, :] == xp.arange(rows)[:, None], dtype=a.real.dtype)
+    return tuple([part.reshape((*batch, *part.shape[1:])) for part in (p, lower, xp.triu(a[:, :count]))])
 
 
 # ------------------------------------------------------------------------------------------------------- qr
@@ -204,6 +307,36 @@ def _svd_rule(g: Any, ans: Any) -> Any:
 @primitive(x=_svd_rule)
 def _svd(x: Any) -> Any:
     return namespace(x).linalg.svd(x, full_matrices=False)
+
+
+def _projected_svd_rule(g: Any, ans: Any, x: Any, steps: int) -> Any:
+    """That of the SVD, and what the rest R = x - U S Vh, which is not 0, adds to it.
+
+    Outside of the spans of U and V the rule of a whole SVD is Ā = Y Vh + U Zᴴ with Y S = Ū + R Z, Z S = V̄ + Rᴴ Y.
+    For R = 0 these are the two last terms of `_svd_rule`; each step of a fixed point iteration gains a factor
+    σ_max(R) / s.
+    """
+    total, (u, s, vh) = _svd_rule(g, ans), ans
+    inverse, v = _row(_reciprocal(s, s)), adjoint(vh)
+    y_bar = 0 * u if g[0] is None else conj(g[0])
+    z_bar = 0 * v if g[2] is None else g[2].mT
+    first_y, first_z = (y_bar - u @ (adjoint(u) @ y_bar)) * inverse, (z_bar - v @ (vh @ z_bar)) * inverse
+    rest = x - (u * _row(s)) @ vh
+    y, z = first_y, first_z
+    for _ in range(steps):
+        y, z = first_y + (rest @ z) * inverse, first_z + (adjoint(rest) @ y) * inverse
+    return total + conj((y - first_y) @ vh + u @ adjoint(z - first_z))
+
+
+@primitive(x=_projected_svd_rule)
+def projected_svd(x: Any, basis: Any, steps: int) -> Any:
+    """The SVD (U, S, Vh) of Q Qᴴ x, for a basis Q, (*batch, l, q), of orthonormal columns, q ≤ min(l, m).
+
+    Its gradient is that of singular triplets of x, which they are where Q holds singular vectors of x, as a basis
+    found from x does. That of triplet i is right up to (σ_{q+1} / σ_i)^(steps + 1), σ those of x.
+    """
+    u, s, vh = _svd(adjoint(basis) @ x)
+    return basis @ u, s, vh
 
 
 def _full_svd_rule(g: Any, x: Any) -> Any:

@@ -16,16 +16,20 @@ import numpy
 
 from cutnn.array._decompositions import (
     EigResult,
+    LUResult,
     cholesky,
     eig,
     eigh,
     eigvals,
     eigvalsh,
+    lu,
     qr,
     svd,
     svdvals,
 )
+from cutnn.array._functions import expm, logm, powm, sqrtm
 from cutnn.array._linear import normal_axes
+from cutnn.array._low_rank import low_rank
 from cutnn.array._products import (
     adjoint,
     cross,
@@ -41,6 +45,7 @@ from cutnn.array._products import (
     trace,
     vecdot,
 )
+from cutnn.array._spectral import PolarResult, nuclear_norm, pinv, polar, svt
 from cutnn.array.elementwise import abs, conj, real, where
 from cutnn.array.manipulation import reshape
 from cutnn.device import namespace
@@ -48,6 +53,8 @@ from cutnn.tape import Traced, constant, primitive, raw
 
 __all__ = [
     "EigResult",
+    "LUResult",
+    "PolarResult",
     "cholesky",
     "cross",
     "det",
@@ -56,7 +63,11 @@ __all__ = [
     "eigh",
     "eigvals",
     "eigvalsh",
+    "expm",
     "inv",
+    "logm",
+    "low_rank",
+    "lu",
     "matmul",
     "matrix_norm",
     "matrix_power",
@@ -64,11 +75,15 @@ __all__ = [
     "matrix_transpose",
     "outer",
     "pinv",
+    "polar",
+    "powm",
     "qr",
     "slogdet",
     "solve",
+    "sqrtm",
     "svd",
     "svdvals",
+    "svt",
     "tensordot",
     "trace",
     "vecdot",
@@ -140,12 +155,12 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str = "fro") 
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):
         values = abs(x).sum(axis=-2 if ord in (1, -1) else -1)
-    elif ord in ("nuc", 2, -2):
+    elif ord in (2, -2):
         values = svdvals(x)
-    else:
+    elif ord != "nuc":
         raise ValueError(f"matrix_norm: ord is {ord!r}; valid are 'fro', 'nuc', 1, -1, 2, -2, inf and -inf")
     if ord == "nuc":
-        norm = values.sum(axis=-1)
+        norm = nuclear_norm(x)
     else:
         norm = values.max(axis=-1) if ord in (1, 2, math.inf) else values.min(axis=-1)
     return reshape(norm, (*norm.shape, 1, 1)) if keepdims else norm
@@ -245,25 +260,7 @@ def _is_well_conditioned(x: Any) -> bool:
     return bool(xp.all(condition < xp.finfo(x.dtype).eps ** -0.5))  # not so for nan, which CuPy may give
 
 
-# ------------------------------------------------------------------------------------- rank, pseudoinverse
-
-
-def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
-    """Golub and Pereyra 1973: dP = -P dA P + P Pᴴ dAᴴ (1 - A P) + (1 - P A) dAᴴ Pᴴ P, transposed."""
-    p, ph, gt = ans, adjoint(ans), g.mT
-    left = gt @ p @ ph
-    right = ph @ p @ gt
-    return -(p.mT @ g @ p.mT) + conj(left - x @ (p @ left) + right - (right @ p) @ x)
-
-
-@primitive(x=_pinv_rule)
-def pinv(x: Any, /, *, rtol: Any = None) -> Any:
-    """pinv(x, /, *, rtol=None) of the Python array API standard: the Moore-Penrose inverse.
-
-    Singular values below rtol times the largest count as 0. The gradient is along changes that keep the rank:
-    where the rank can rise, the inverse jumps.
-    """
-    return namespace(x).linalg.pinv(x, rtol=rtol)
+# --------------------------------------------------------------------------------------------------- rank
 
 
 @constant

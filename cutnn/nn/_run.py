@@ -16,7 +16,7 @@ from cutnn.tape import Traced, custom_vjp, vjp
 __all__ = ["System", "end", "reversible_end"]
 
 _DRIFT = 1e-3
-"""How far, relative to its norm, the start recomputed from the end may be off without a warning."""
+"""How far, relative to the norms of the first states, the start recomputed from the end may be off in silence."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,19 @@ def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[
         to_operator, g = vjp(system.forward, operator, state)[1](g)
         if j == 0:
             started, pull = vjp(system.start, operator, X)
-            _warn_of_drift(system, started, state)
+            _warn_of_drift(system, operator, started, state)
             more, to_X = pull(g)
             to_operator = optree.tree_map(lambda a, b: a + b, to_operator, more, namespace="cutnn")
         gradients.append(pull_operator(to_operator)[0])
     return tuple(reversed(gradients)), to_X
 
 
-def _warn_of_drift(system: System, started: Any, recomputed: Any) -> None:
+def _warn_of_drift(system: System, operator: Any, started: Any, recomputed: Any) -> None:
     """Warn where the start, recomputed from the end, is not the start: the gradients then are not right."""
-    pairs = zip(_leaves(started), _leaves(recomputed), strict=True)
-    squares = [(abs(a - b) ** 2, abs(a) ** 2) for a, b in pairs]
-    error, size = (
-        math.sqrt(sum(float(part.sum()) for part in parts)) for parts in zip(*squares, strict=True)
-    )
+    off = [a - b for a, b in zip(_leaves(started), _leaves(recomputed), strict=True)]
+    error, size = _norm(off), _norm(_leaves(started))
+    if not error <= _DRIFT * size:  # a start of zeros has no size of its own, and the state after it has
+        size = max(size, _norm(_leaves(system.forward(operator, started))))
     if not error <= _DRIFT * size:
         warnings.warn(
             f"reversible=True: the states recomputed from the end are off by {error / (size or 1):.1e} of their "
@@ -107,6 +106,10 @@ def _warn_of_drift(system: System, started: Any, recomputed: Any) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def _norm(arrays: list[Any]) -> float:
+    return math.sqrt(float(sum((abs(a) ** 2).sum() for a in arrays)))
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import optree
 from cutnn import array as ct
 from cutnn.device import to_host
 from cutnn.nn import fields
-from cutnn.nn.dynamics import TimeNet
+from cutnn.nn.dynamics import TimeNet, time_nets
 from cutnn.nn.integrators import Leapfrog
 from cutnn.tape import grad
 
@@ -194,8 +194,7 @@ def _potential(net: TimeNet) -> Callable[[Any], Any]:
 
 
 def _only(model: Any) -> TimeNet:
-    parts = optree.tree_leaves(model, is_leaf=lambda part: isinstance(part, TimeNet), namespace="cutnn")
-    nets = [part for part in parts if isinstance(part, TimeNet)]
+    nets = time_nets(model)
     if len(nets) != 1:
         which = "which of them: net=model[0] say" if nets else "a ResNet or a HamiltonianNet"
         raise ValueError(
@@ -238,10 +237,7 @@ def _tapped(net: TimeNet, steps: Any, taps: Any, X: Any) -> Any:
         if j == 0:
             state = integrator.start(parts, _added(field.initial(X), taps[0]), h)
         state = integrator.forward(parts, state, h)
-        blocks = integrator.blocks(state)
-        # A state may hold more than the value at its time; the rest stays.
-        moved = {id(a): b for a, b in zip(blocks, _added(blocks, taps[j + 1]), strict=True)}
-        state = optree.tree_map(lambda a, moved=moved: moved.get(id(a), a), state)
+        state = integrator.with_blocks(state, _added(integrator.blocks(state), taps[j + 1]))
     return field.observe(integrator.blocks(state))
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from cutnn import array as ct
+from cutnn.nn._checks import check_input
 from cutnn.nn.initializers import Initializer, transform_aware
-from cutnn.nn.layers import Activation, TLinear, _check_input
+from cutnn.nn.layers import Activation, TLinear
 
 __all__ = ["FaceLinear"]
 
@@ -50,7 +51,7 @@ class FaceLinear(TLinear):
         self.bias = None if self.bias is None else star.forward(self.bias)
 
     def __call__(self, X: Any) -> Any:
-        _check_input(self, X)
+        check_input(self, X, self.n_in, self.weight.dtype, mixed=True)
         Y_hat = ct.matmul(self.weight, self.star.forward(self._matched(X)))
         if self.bias is not None:
             Y_hat = Y_hat + self.bias
@@ -60,9 +61,9 @@ class FaceLinear(TLinear):
     def _matched(self, X: Any) -> Any:
         """X so that its transform has the faces that the weight has: half or whole spectra meet."""
         star = self.star
-        if star.half_shape == star.shape:
+        if star.half_shape == star.face_shape:
             return X
-        if self.weight.shape[: len(star.shape)] == star.shape:
+        if self.weight.shape[: len(star.shape)] == star.face_shape:
             return ct.astype(X, np.result_type(X.dtype, np.complex64))
         if X.dtype.kind == "c":
             raise TypeError(

@@ -9,6 +9,7 @@ data, PNAS 118 (2021).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from cutnn import array as ct
@@ -73,7 +74,7 @@ def t_svdm(star: Any, X: Any, rank: int, center: bool = False) -> Projection:
     (Kilmer et al. 2021.)
     """
     X, mean = _centred(X, center)
-    return Projection(star, rank * star.n, star.svd(X, rank=rank).U, mean)
+    return Projection(star, rank * math.prod(star.face_shape), star.svd(X, rank=rank).U, mean)
 
 
 def t_svdmii(

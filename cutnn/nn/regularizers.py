@@ -18,7 +18,7 @@ import optree
 
 from cutnn import array as ct
 from cutnn.device import namespace
-from cutnn.nn.dynamics import TimeNet
+from cutnn.nn.dynamics import TimeNet, time_nets
 from cutnn.nn.layers import Sequential
 from cutnn.tape import primitive, raw
 
@@ -91,8 +91,7 @@ class Smoothness(Regularizer):
             raise ValueError(f'Smoothness: form is "squared" or "authors", not {self.form!r}')
 
     def __call__(self, model: Any) -> Any:
-        parts = optree.tree_leaves(model, is_leaf=lambda part: isinstance(part, TimeNet), namespace="cutnn")
-        nets = [part for part in parts if isinstance(part, TimeNet)]
+        nets = time_nets(model)
         if not nets:
             raise ValueError(
                 f"Smoothness is over the steps of a ResNet or a HamiltonianNet, and {_name(model)} holds none"

@@ -40,7 +40,7 @@ import optree
 from cutnn import array as ct
 from cutnn.device import device_of, to_device, to_host
 from cutnn.nn import fields
-from cutnn.nn.dynamics import TimeNet
+from cutnn.nn.dynamics import TimeNet, time_nets
 from cutnn.nn.integrators import Euler, Integrator, Leapfrog, Midpoint, RungeKutta4, Verlet
 from cutnn.tape import grad, vjp
 
@@ -95,14 +95,12 @@ def stability_numbers(net: TimeNet) -> Stability:
     >>> numbers.round(2), bound, growth, formula
     (array([0.27, 0.29]), 2.0, 1.0, 'h σ(K̂) max σ′')
     """
-    spectra = _spectra(net)
-    bounds = [s.bound(net.integrator) for s in spectra]
-    return Stability(
-        np.array([s.radius for s in spectra]),
-        None if None in bounds else min(bound for bound in bounds if bound is not None),
-        _growth(net.integrator, np.array([s.points() for s in spectra])),
-        spectra[0].formula,
-    )
+    slopes = _slopes(net.field.activation)
+    if slopes is None:
+        raise TypeError(
+            f"stability_numbers: the activation of {_name(net)} is not a function of each entry, so it has no σ′"
+        )
+    return _stability(net, _spectra(net, slopes))
 
 
 def check_stability(model: Any) -> None:
@@ -115,12 +113,11 @@ def check_stability(model: Any) -> None:
     >>> from cutnn import algebra, nn
     >>> nn.check_stability(nn.Sequential(nn.HamiltonianNet(algebra.dct(4), width=3, h=0.25)))
     """
-    parts = optree.tree_leaves(model, is_leaf=lambda part: isinstance(part, TimeNet), namespace="cutnn")
-    for net in parts:
-        if isinstance(net, TimeNet) and _slopes(net.field.activation) is not None:
-            message = _complaint(net, stability_numbers(net))
-            if message:
-                warnings.warn(message, StabilityWarning, stacklevel=2)
+    for net in time_nets(model):
+        slopes = _slopes(net.field.activation)
+        message = slopes and _complaint(net, _spectra(net, slopes))
+        if message:
+            warnings.warn(message, StabilityWarning, stacklevel=2)
 
 
 def amplification(integrator: Integrator, z: Any) -> np.ndarray:
@@ -233,14 +230,9 @@ class _Spectrum(NamedTuple):
         return part[::4, None] * (frequency - shift) if shift else frequency
 
 
-def _spectra(net: TimeNet) -> list[_Spectrum]:
-    """That of each step, by the table at the top of this file."""
-    field, h, slopes = net.field, net.h, _slopes(net.field.activation)
-    if slopes is None:
-        raise TypeError(
-            f"stability_numbers: the activation of {_name(net)} is not a function of each entry, so it has no σ′"
-        )
-    slope = max(map(abs, slopes))
+def _spectra(net: TimeNet, slopes: tuple[float, float]) -> list[_Spectrum]:
+    """That of each step, by the table at the top of this file, from the smallest and the largest σ′."""
+    field, h, slope = net.field, net.h, max(map(abs, slopes))
     spectra = []
     for j in range(len(net)):
         norms = [float(_spectral_norms(to_host(K_hat)).max()) for K_hat in net.operators(j)]
@@ -267,6 +259,16 @@ def _spectra(net: TimeNet) -> list[_Spectrum]:
     return spectra
 
 
+def _stability(net: TimeNet, spectra: list[_Spectrum]) -> Stability:
+    bounds = [s.bound(net.integrator) for s in spectra]
+    return Stability(
+        np.array([s.radius for s in spectra]),
+        None if None in bounds else min(bound for bound in bounds if bound is not None),
+        _growth(net.integrator, np.array([s.points() for s in spectra])),
+        spectra[0].formula,
+    )
+
+
 def _growth(integrator: Integrator, points: np.ndarray) -> float:
     """The product of the largest factors of all steps, each 1 at least, from the points (steps, …) of their spectra."""
     if not (np.abs(points) < 1e60).all():  # their powers would overflow; NaN too
@@ -279,16 +281,16 @@ def _growth(integrator: Integrator, points: np.ndarray) -> float:
 # ------------------------------------------------------------------------------------------- the message
 
 
-def _complaint(net: TimeNet, stability: Stability) -> str | None:
+def _complaint(net: TimeNet, spectra: list[_Spectrum]) -> str | None:
     """What there is to say against a network, and what to do; None if nothing."""
-    numbers, bound, growth, formula = stability
+    numbers, bound, growth, formula = _stability(net, spectra)
     worst = int(np.argmax(np.where(np.isnan(numbers), np.inf, numbers)))
     number = float(numbers[worst])
     held_to = bound if bound is not None and bound >= 1 else math.inf
     if growth <= _TOLERATED and number <= held_to:
         return None
     integrator = type(net.integrator).__name__
-    spectrum = _spectra(net)[worst]
+    spectrum = spectra[worst]
     where = {"imaginary": "an imaginary spectrum", "negative": "a negative spectrum"}.get(spectrum.where)
     limit = (
         f"no bound is known for {integrator} on a spectrum without structure"
@@ -298,7 +300,9 @@ def _complaint(net: TimeNet, stability: Stability) -> str | None:
     remedies = ["a smaller h, with more steps over the same time", "smaller weights"]
     if held_to < math.inf and math.isfinite(number):
         remedies[0] = f"h = {_rounded_down(net.h * held_to / number):g} or less"
-    best = spectrum.bound(RungeKutta4())
+    # Runge-Kutta 4 does not run backward, and of Y″ = f(Y) it would solve Y′ = f(Y).
+    held = net.reversible or isinstance(net.integrator, Leapfrog)
+    best = None if held else spectrum.bound(RungeKutta4())
     if bound is None:
         remedies.append("structure='antisymmetric' or a HamiltonianNet")
     elif best is not None and best > max(number, bound):

@@ -4,12 +4,13 @@ Each function returns a matplotlib `Figure` that belongs to no window; `figure.s
 """
 
 from cutnn.plot.dynamics import spectrum, stability, trajectories
-from cutnn.plot.tensors import class_tubes, faces, layout
+from cutnn.plot.tensors import class_tubes, compaction, faces, layout
 from cutnn.plot.training import accuracy_against_parameters, curves
 
 __all__ = [
     "accuracy_against_parameters",
     "class_tubes",
+    "compaction",
     "curves",
     "faces",
     "layout",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["spectrum", "stability", "trajectories"]
 
 _ROUNDING = 1e-6
+_REACH = 3.5
 _STABLE = "#d5e8dc"
 _EDGE = "#66a182"
 
@@ -39,7 +40,7 @@ def spectrum(networks: Any, X: Any, limit: int = 1024) -> Figure:
         factors = nn.amplification(net.integrator, z)
         outside = factors > 1 + _ROUNDING
         half = max(3.1, 1.1 * float(np.max([abs(z.real), abs(z.imag)])))
-        _draw_region(ax, net.integrator, half)
+        _draw_region(ax, net.integrator)
         times = np.broadcast_to(net.h * np.arange(len(net))[:, None], z.shape)
         rings = [COLOURS[1] if out else "none" for out in outside.ravel()]
         marks = ax.scatter(
@@ -163,11 +164,14 @@ def _named(networks: Any) -> dict[str, nn.TimeNet]:
     return named
 
 
-def _draw_region(ax: Axes, integrator: Any, half: float) -> None:
-    """The region of stability within a square; where it has no inside, the part of the imaginary axis."""
-    line = np.linspace(-half, half, 401)
+def _draw_region(ax: Axes, integrator: Any) -> None:
+    """The region of stability; where it has no inside, the part of the imaginary axis.
+
+    On a square that holds those of all integrators, however far away the eigenvalues lie.
+    """
+    line = np.linspace(-_REACH, _REACH, 401)
     factors = nn.amplification(integrator, line + 1j * line[:, None])
-    axis = np.linspace(-half, half, 4001)
+    axis = np.linspace(-_REACH, _REACH, 8001)
     stable = axis[nn.amplification(integrator, 1j * axis) <= 1 + _ROUNDING]
     if np.mean(factors <= 1 + _ROUNDING) > 0.01:
         ax.contourf(line, line, factors, levels=[0, 1], colors=[_STABLE], zorder=0)

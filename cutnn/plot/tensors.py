@@ -1,4 +1,4 @@
-"""Pictures of tensors: faces, class tubes, and the layout of a tensor."""
+"""Pictures of tensors: faces, class tubes, what transforms compress, and the layout of a tensor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutnn.device import to_host
-from cutnn.plot._style import COLOURS, INK, new_figure
+from cutnn.plot._style import COLOURS, INK, PALE, cycle, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["class_tubes", "faces", "layout"]
+__all__ = ["class_tubes", "compaction", "faces", "layout"]
 
 
 def faces(A: Any, titles: Sequence[str] | None = None, columns: int = 8) -> Figure:
@@ -78,6 +78,47 @@ def class_tubes(
     return figure
 
 
+def compaction(comparison: Any, title: str | None = None) -> Figure:
+    """The relative error against the storage for each algebra of `algebra.compare`: t-SVDM left, t-SVDMII right.
+
+    Both axes are logarithmic. An error of 0 has no mark.
+
+    >>> from cutnn import algebra
+    >>> figure = compaction(algebra.compare(algebra.dct(8).random(5, 6, seed=0)))
+    >>> [line.get_label() for line in figure.axes[0].lines]
+    ['identity', 'dct', 'fft', 'haar', 'random', 'from data']
+    """
+    figure = new_figure(8.6, 3.7)
+    panels: list[Axes] = []
+    for column, (what, field) in enumerate((("t-SVDM", "t_svdm"), ("t-SVDMII", "t_svdmii"))):
+        ax = figure.add_subplot(1, 2, column + 1, sharey=panels[0] if panels else None)
+        for k, (row, colour) in enumerate(zip(comparison.rows, cycle(len(comparison.rows)), strict=True)):
+            error, storage = np.asarray(getattr(row, field)), 100 * np.asarray(row.storage)
+            style: dict[str, Any] = {
+                "color": colour,
+                "linestyle": ("-", "--", ":")[k // len(COLOURS) % 3],
+                "marker": _MARKS[k % len(_MARKS)],
+            }
+            seen = error > 0
+            ax.plot(storage[seen], error[seen], label=row.algebra, linewidth=1.5, markersize=4, **style)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_title(what, fontsize=10, color=INK)
+        ax.set_xlabel("numbers stored, % of the tensor")
+        ax.grid(True, which="major", color=PALE, zorder=0)
+        plain(ax)
+        panels.append(ax)
+    for ax in panels:
+        _plain_numbers(ax)
+    panels[0].set_ylabel("relative error")
+    panels[1].tick_params(labelleft=False)
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
 def layout() -> Figure:
     """A tensor's faces, tubes and lateral slices, in the literature's indices and in cutnn's (faces first)."""
     n, l, m = 4, 5, 3  # noqa: E741  the letters of the literature
@@ -104,6 +145,19 @@ def layout() -> Figure:
 
 
 # -------------------------------------------------------------------------------------------------- helpers
+
+
+_MARKS = ("o", "s", "^", "D", "v", "P")
+
+
+def _plain_numbers(ax: Axes) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as numbers; of many decades powers of ten alone."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:g}")
 
 
 def _draw_tensor(ax: Axes, shape: tuple[int, int, int], chosen: Any, colour: str) -> None:

@@ -18,6 +18,7 @@ from cutnn.tape.custom import checkpoint, custom_vjp
 from cutnn.tape.derivatives import grad, hessian, hvp, jacobian, jvp, stop_gradient, value_and_grad, vjp
 from cutnn.tape.record import (
     NotDifferentiableError,
+    NotDifferentiableWarning,
     Scattered,
     Tape,
     Traced,
@@ -29,6 +30,7 @@ from cutnn.tape.record import (
 
 __all__ = [
     "NotDifferentiableError",
+    "NotDifferentiableWarning",
     "Scattered",
     "Tape",
     "Traced",

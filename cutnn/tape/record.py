@@ -54,6 +54,10 @@ class NotDifferentiableError(TypeError):
     """An operation that has no derivative was asked for one; the message names it and what to use instead."""
 
 
+class NotDifferentiableWarning(RuntimeWarning):
+    """A derivative was asked for at a point that has none; the message says which was given in its place."""
+
+
 class nondifferentiable(NamedTuple):
     """In the place of a rule: tracing this parameter raises, for the reason given."""
 

@@ -1,6 +1,8 @@
 """Training: the fit loop, its history, models and checkpoints on disk."""
 
+from cutnn.train._progress import solver_progress
 from cutnn.train._run import FitResult
+from cutnn.train._settings import ResumeError
 from cutnn.train.checkpoint import (
     Checkpoint,
     latest_checkpoint,
@@ -18,6 +20,7 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "History",
+    "ResumeError",
     "evaluate",
     "fit",
     "latest_checkpoint",
@@ -25,4 +28,5 @@ __all__ = [
     "load_model",
     "save_checkpoint",
     "save_model",
+    "solver_progress",
 ]

@@ -1,12 +1,13 @@
-"""A progress bar on the terminal, by rich; nothing where rich or a terminal is missing."""
+"""Progress bars on the terminal, by rich; nothing where rich or a terminal is missing."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _INTERVAL = 0.2  # seconds between two drawings, each about a millisecond
@@ -30,6 +31,54 @@ def bar(show: bool, epochs: int, steps: int, done: int) -> Iterator[Progress]:
             yield progress
     else:
         yield Progress()
+
+
+@contextlib.contextmanager
+def solver_progress(show: bool = True) -> Iterator[Callable[[Any], None]]:
+    """A `callback` for `algebra.lowrank` that draws a bar on the terminal; it draws nothing without rich or terminal.
+
+    The bar is full when the larger residual has come down, on a logarithmic scale, to the tolerance.
+
+    >>> from cutnn import algebra, train
+    >>> star = algebra.dct(3)
+    >>> with train.solver_progress() as callback:
+    ...     result = algebra.lowrank.robust_pca(star, star.random(4, 4, seed=0), callback=callback)
+    """
+    if not (show and sys.stderr.isatty() and _has_rich()):
+        yield lambda state: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        "iteration {task.fields[iteration]}",
+        "residual {task.fields[residual]:.1e}",
+        "{task.description}",
+    )
+    display = progress.Progress(
+        progress.TextColumn(columns[0]),
+        progress.BarColumn(bar_width=20),
+        progress.TimeElapsedColumn(),
+        *map(progress.TextColumn, columns[1:]),
+        console=Console(stderr=True),
+        auto_refresh=False,
+    )
+    task = display.add_task("", total=1.0, iteration=0, residual=1.0)
+    drawn = 0.0
+
+    def callback(state: Any) -> None:
+        nonlocal drawn
+        if time.monotonic() - drawn < _INTERVAL:
+            return
+        residual = max(state.primal, state.dual)
+        share = math.log(min(max(residual, state.tolerance), 1.0)) / math.log(min(state.tolerance, 0.5))
+        text = f"tubal rank {state.tubal_rank}"
+        fields = {"iteration": state.iteration, "residual": residual, "description": text}
+        display.update(task, completed=share, refresh=True, **fields)
+        drawn = time.monotonic()
+
+    with display:
+        yield callback
 
 
 class _RichProgress(Progress):

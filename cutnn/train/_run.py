@@ -15,7 +15,7 @@ from cutnn.device import namespace
 from cutnn.nn import prolong
 from cutnn.optim import Optimizer
 from cutnn.train._epoch import Epoch, NotFinite
-from cutnn.train._settings import check_same
+from cutnn.train._settings import ResumeError, check_same
 from cutnn.train.checkpoint import Checkpoint
 from cutnn.train.evaluation import Evaluation
 from cutnn.train.history import History
@@ -170,23 +170,28 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint; the arrays of the model are written to.
 
-        Raises ValueError for a checkpoint of another kind, or of a run with other settings.
+        Raises ResumeError for a checkpoint of another kind, or of a run with other settings.
         """
         state, reached = checkpoint.state, checkpoint.epoch + (checkpoint.step > 0)
         if state.get("fit") != _VERSION:
-            raise ValueError(
-                f"fit: {checkpoint.path} was not written by train.fit; give checkpoint= another folder"
+            version = "this version of " if "fit" in state else ""
+            raise ResumeError(
+                f"fit: {checkpoint.path} was not written by {version}train.fit; give checkpoint= another folder"
             )
         self._check(checkpoint, reached)
         result = self.result
         self.refine_before(1 + max([epoch for epoch, _ in state["refined"]], default=0))
         best = self._levels[sum(epoch < state["best_epoch"] for epoch, _ in state["refined"])]
-        result.model = checkpoint.tree("best", best)
-        for own, stored in zip(
-            _leaves(result.final), _leaves(checkpoint.tree("model", result.final)), strict=True
-        ):
+        try:  # all of them before the first is written to
+            best = checkpoint.tree("best", best)
+            final = checkpoint.tree("model", result.final)
+            moments = checkpoint.tree("optimizer", self.optimizer.state())
+        except ValueError as error:
+            raise ResumeError(f"fit: {error}") from error
+        result.model = best
+        for own, stored in zip(_leaves(result.final), _leaves(final), strict=True):
             own[...] = stored
-        self.optimizer.restore(checkpoint.tree("optimizer", self.optimizer.state()))
+        self.optimizer.restore(moments)
         for name, value in state["optimizer"].items():
             setattr(self.optimizer, name, value)
         for row in state["history"]:

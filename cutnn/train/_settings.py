@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import inspect
 import itertools
 import json
 import re
+from numbers import Number
 from typing import Any
 
 import numpy as np
 
+from cutnn.nn import Module
 from cutnn.optim import Optimizer
 from cutnn.train._storage import plain
+
+
+class ResumeError(ValueError):
+    """A checkpoint that a run cannot go on from: it was made under other settings, or not by `fit`."""
 
 
 def settings_of(
@@ -47,7 +55,7 @@ def settings_of(
 
 
 def check_same(path: Any, then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ValueError with each setting that differs from those of a checkpoint."""
+    """Raise ResumeError with each setting that differs from those of a checkpoint."""
     differences = [
         f"{name} was {old}, and is {new}"
         for name in now | then
@@ -55,7 +63,7 @@ def check_same(path: Any, then: dict[str, Any], now: dict[str, Any]) -> None:
         for old, new in [_apart(then.get(name), now.get(name))]
     ]
     if differences:
-        raise ValueError(
+        raise ResumeError(
             f"fit: {path} is of a run with other settings: {'; '.join(differences)}. Resume with those, or begin "
             "anew with resume=False or another folder for checkpoint="
         )
@@ -64,9 +72,38 @@ def check_same(path: Any, then: dict[str, Any], now: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _words(x: Any) -> str | None:
-    """The repr without addresses, which differ from process to process."""
-    return None if x is None else re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(x))
+def _words(x: Any, depth: int = 4) -> str | None:
+    """The repr without addresses, which differ from process to process, and with the settings that it leaves out.
+
+    These are the attributes of a class without a repr and what a function encloses, as far as they are numbers,
+    texts, arrays or functions again: a log or a file decides nothing. The bodies of functions are not told.
+    """
+    if x is None:
+        return None
+    if isinstance(x, dict):
+        return f"{{{', '.join(f'{key!r}: {_words(part, depth)}' for key, part in x.items())}}}"
+    if isinstance(x, tuple):
+        return f"({', '.join(str(_words(part, depth)) for part in x)})"
+    with np.printoptions(floatmode="unique", threshold=10_000):
+        text = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(x))
+    if isinstance(x, (Module, type)) or not depth:
+        return text
+    if dataclasses.is_dataclass(x):
+        fields = (field.name for field in dataclasses.fields(x) if field.repr)
+        inside = ", ".join(f"{name}={_words(getattr(x, name), depth - 1)}" for name in fields)
+        return f"{type(x).__qualname__}({inside})"
+    if inspect.isfunction(x):
+        found = inspect.getclosurevars(x).nonlocals
+    else:
+        found = vars(x) if text.startswith("<") and hasattr(x, "__dict__") else {}
+    kinds = (Number, str, tuple, type(None))
+    told = {
+        n: v
+        for n, v in found.items()
+        if n[0] != "_" and (isinstance(v, kinds) or hasattr(v, "dtype") or callable(v))
+    }
+    inside = ", ".join(f"{name}={_words(value, depth - 1)}" for name, value in told.items())
+    return f"{text}({inside})" if told else text
 
 
 def _seed(seed: Any) -> Any:

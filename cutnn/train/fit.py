@@ -65,10 +65,12 @@ def fit(
     last `keep` checkpoints, one at the end of each epoch, on Ctrl-C, and every `save_every` seconds in between
     (0: at every step), or less often where that would take more than a twentieth of the time.
     A run that starts anew replaces those of an earlier one. With `resume=True` the run goes on from the newest
-    checkpoint that can be read, to the same bits on the CPU as if it had never stopped; without one it begins.
+    checkpoint that can be read, to the same bits on the CPU as if it had never stopped; without one it begins,
+    and files that cannot be read stay.
     A finished run, also one that a callback stopped, is read back, unless more epochs are asked for: they go on
-    further. Other settings than those of the checkpoint are a ValueError that names them; a generator given as
-    `seed` is to be in the state in which the run began.
+    further. Other settings than those of the checkpoint are a `ResumeError`, a ValueError, that names them; of a
+    function, as loss or regularizer, its name and the numbers it encloses are compared, not its body. A generator
+    given as `seed` is to be in the state in which the run began.
 
     Shapes, labels and the folder are tried out before the first step, and raise ValueError, TypeError and
     OSError then; `nn.check_stability` warns of time networks that are not stable. A loss that is not finite
@@ -99,7 +101,7 @@ def fit(
     if run.finished:
         return result
     check_stability(result.final)
-    folder = None if checkpoint is None else Folder(checkpoint, run, keep, save_every, resumed=bool(found))
+    folder = None if checkpoint is None else Folder(checkpoint, run, keep, save_every, resume)
     whole = Whole()  # what Ctrl-C does not break
     steps = math.ceil(len(training) / batch_size)
     with whole.listening(), bar(progress, epochs, steps, run.done * steps + run.step) as display:
@@ -212,8 +214,8 @@ def _try_out(
     refine: Mapping[int, int] | None,
 ) -> None:
     """One image through model and loss, a look at all labels, the regulariser, and a refinement, before training."""
-    if regularizer is not None and np.shape(regularizer(model)):
-        raise ValueError(f"fit: a regularizer gives one number, not an array {np.shape(regularizer(model))}")
+    if regularizer is not None and (shape := np.shape(regularizer(model))):
+        raise ValueError(f"fit: a regularizer gives one number, not an array {shape}")
     if refine and _structure(prolong(model)) == _structure(model):
         raise ValueError(
             "fit: refine deepens networks of time steps, ResNet or HamiltonianNet; there is none"

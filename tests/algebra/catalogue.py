@@ -22,6 +22,11 @@ def draw(shape: Any, dtype: Any = np.float64, seed: int = 0) -> Any:
     return (z if np.dtype(dtype).kind == "c" else z.real).astype(dtype)
 
 
+def orthonormal(n: int, q: int, dtype: Any = np.float64) -> Any:
+    """A matrix (n, q) with orthonormal columns."""
+    return np.linalg.qr(draw((n, q), dtype)).Q
+
+
 ALGEBRAS: dict[str, algebra.StarAlgebra] = {
     "dct 5": algebra.dct(5),
     "dct 1": algebra.dct(1),
@@ -29,6 +34,9 @@ ALGEBRAS: dict[str, algebra.StarAlgebra] = {
     "hartley 5": algebra.hartley(5),
     "hadamard 8": algebra.hadamard(8),
     "haar 4": algebra.haar(4),
+    "db2 8": algebra.wavelet(8, "db2"),
+    "bior2.2 6": algebra.wavelet(6, "bior2.2", levels=1),
+    "banded 5": algebra.banded(5, 3),
     "identity 3": algebra.identity(3),
     "random orthogonal 4": algebra.random_orthogonal(4, seed=1),
     "from data 4": algebra.from_data(draw((4, 3, 5))),
@@ -52,8 +60,23 @@ ALGEBRAS: dict[str, algebra.StarAlgebra] = {
     "fft 3, dct 2, fft 3": algebra.product(algebra.fft(3), algebra.dct(2), algebra.fft(3)),
 }
 
+# Algebras with fewer faces than tubes have entries. The laws hold for their own tensors, which `star.random` makes;
+# what holds for others, and that every function is that of the faces, is tested in test_projected.py.
+PROJECTED: dict[str, algebra.StarAlgebra] = {
+    "projected 5 to 3": algebra.projected(orthonormal(5, 3)),
+    "complex projected 4 to 2": algebra.projected(orthonormal(4, 2, np.complex128)),
+    "from data 4 to 1": algebra.from_data(draw((4, 3, 5)), faces=1),
+    "projected 3 to 2, fft 4": algebra.product(algebra.projected(orthonormal(3, 2)), algebra.fft(4)),
+    "fft 3, projected 3 to 2, real matrix 2": algebra.product(
+        algebra.fft(3), algebra.projected(orthonormal(3, 2)), algebra.from_matrix(invertible(2))
+    ),
+}
+EVERY = {**ALGEBRAS, **PROJECTED}
+
 # Non-orthogonal transforms, real and complex, half spectra of every kind: where gradients go wrong.
 DELICATE = [
+    "banded 5",
+    "bior2.2 6",
     "real matrix 4",
     "complex matrix 3",
     "fft 2",
@@ -93,3 +116,9 @@ def kron(star: algebra.StarAlgebra) -> Any:
     for t in star.transforms:
         M = np.kron(M, t.matrix())
     return M
+
+
+def projector(star: algebra.StarAlgebra) -> Any:
+    """M⁻¹ M, on the tubes of the algebra; I where M is invertible."""
+    M = kron(star)
+    return np.linalg.pinv(M) @ M

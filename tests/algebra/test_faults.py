@@ -28,7 +28,7 @@ def test_a_scale_that_M_has_not() -> None:
     A = draw((3, 2, 2))
     for matrix in (M, lambda n: M):
         star = algebra.StarAlgebra(algebra.Transform("skew", 3, matrix, scale=1.0))
-        with pytest.raises(ValueError, match=r"skew\(3\): MᴴM is not c I with c = scale = 1"):
+        with pytest.raises(ValueError, match=r"skew\(3\): M Mᴴ is not c I with c = scale = 1"):
             star(A, A)
     star = algebra.StarAlgebra(algebra.Transform("skew", 3, lambda n: M))
     near(star(A, A), algebra.from_matrix(M)(A, A))

@@ -9,14 +9,14 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra
-from tests.algebra.catalogue import ALGEBRAS, DELICATE, draw, invertible_tensor, kron, near
+from tests.algebra.catalogue import DELICATE, EVERY, draw, invertible_tensor, kron, near
 from tests.array.against_torch import compare
 from tests.gradcheck import check
 
 
 def with_argument(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Functions of an algebra, nonlinear where they can be, with the sizes of their arguments."""
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     return {
         "product": (lambda A, B: star(A, B), ((2, 3), (3, 2))),
         "chain": (lambda A, B: star(A, B, A), ((2, 2), (2, 2))),
@@ -33,7 +33,7 @@ def with_argument(name: str) -> dict[str, tuple[Any, tuple[Any, ...]]]:
 
 
 def arguments(name: str, function: str, dtype: Any) -> Any:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     f, sizes = with_argument(name)[function]
     args = [star.random(*size, seed=k, dtype=dtype) for k, size in enumerate(sizes)]
     if function in ("inv", "solve"):
@@ -51,7 +51,7 @@ def test_gradients_against_differences(name: str, function: str, dtype: Any) -> 
     check(f, *args, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(ALGEBRAS) - set(DELICATE)))
+@pytest.mark.parametrize("name", sorted(set(EVERY) - set(DELICATE)))
 def test_gradient_of_the_product_in_other_algebras(name: str) -> None:
     for dtype in (np.float64, np.complex128):
         f, args = arguments(name, "chain", dtype)
@@ -60,7 +60,7 @@ def test_gradient_of_the_product_in_other_algebras(name: str) -> None:
 
 def test_gradients_of_mixed_operands_and_batches() -> None:
     for name in DELICATE:
-        star = ALGEBRAS[name]
+        star = EVERY[name]
         A, B = star.random(2, 2, (3, 1), 0), star.random(2, 1, (2,), 1, np.complex128)
         check(lambda A, B: star(A, B), A, B)  # noqa: B023
 
@@ -68,7 +68,7 @@ def test_gradients_of_mixed_operands_and_batches() -> None:
 def torch_star(name: str) -> Any:
     """The product in PyTorch, from the matrix alone."""
     torch = pytest.importorskip("torch")
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     M = torch.tensor(kron(star))
 
     def product(A: Any, B: Any) -> Any:
@@ -89,7 +89,7 @@ def torch_star(name: str) -> Any:
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize("name", DELICATE)
 def test_gradients_against_pytorch(name: str, dtype: Any) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A, B = star.random(2, 3, (2,), 0, dtype), star.random(3, 2, (2,), 1, dtype)
     compare(lambda A, B: star(A, B), torch_star(name), A, B)
 
@@ -98,7 +98,7 @@ def test_gradients_against_pytorch(name: str, dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_gradients_are_the_formulas(name: str, dtype: Any) -> None:
     """∂X̂ = Ŵᴴ △ D̂, ∂Ŵ = D̂ △ X̂ᴴ with D̂ the M⁻ᴴ transform of D, then Mᴴ transforms; Wᴴ ★ D for unitary M alone."""
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     W, X = star.random(2, 3, seed=0, dtype=dtype), star.random(3, 2, seed=1, dtype=dtype)
     Y, pullback = ct.vjp(star, W, X)
     D = draw(Y.shape, Y.dtype)
@@ -123,7 +123,7 @@ def test_gradients_are_the_formulas(name: str, dtype: Any) -> None:
 
 @pytest.mark.parametrize("name", ["dct 5", "fft 4", "real matrix 4", "complex matrix 3"])
 def test_gradients_keep_single_precision(name: str) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A = invertible_tensor(star, 2, (), 0, np.float32)
     B = star.random(2, 2, seed=1, dtype=np.float32)
     for f in (star, star.solve):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,61 @@ def test_bad_lengths(make: Any) -> None:
 def test_powers_of_two(make: Any) -> None:
     with pytest.raises(ValueError, match=r"n = 28 is not a power of two; the nearest are 16 and 32"):
         make(28)
+
+
+def test_bands_that_cannot_be() -> None:
+    for wrong in (0, 6, -1):
+        with pytest.raises(ValueError, match=f"bandwidth is an integer from 1 to n = 5, not {wrong}"):
+            algebra.banded(5, wrong)
+    with pytest.raises(TypeError, match=r"bandwidth is an integer from 1 to n = 5, not 2.0"):
+        algebra.banded(5, 2.0)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"coefficients have shape \(3,\); expected \(2,\), one for each of 2"
+    ):
+        algebra.banded(5, 2, [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"banded: non-finite numbers, the first is coefficients\[1\] = nan"):
+        algebra.banded(5, 2, [1.0, np.nan])
+    with pytest.raises(TypeError, match="expected real or complex numbers"):
+        algebra.banded(5, 2, ["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"banded: M, 50 x 50, is singular or nearly so: its condition .* 1e\+08"
+    ):
+        algebra.banded(50, 2, [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"condition number is inf"):
+        algebra.banded(5, 2, [0.0, 2.0])
+    assert algebra.banded(50, 2, [1.0, 2.0], max_condition=1e16).n == 50
+
+
+def test_wavelets_that_are_not() -> None:
+    with pytest.raises(ValueError, match=r"'db44' is no discrete wavelet.*near it are 'db4'"):
+        algebra.wavelet(32, "db44")
+    with pytest.raises(ValueError, match=r"'DB4' is no discrete wavelet.*near it are 'db4'"):
+        algebra.wavelet(32, "DB4")
+    for name in ("morl", "", 4):  # the first is continuous: it has no filters
+        with pytest.raises(ValueError, match="is no discrete wavelet of PyWavelets"):
+            algebra.wavelet(32, name)
+    with pytest.raises(
+        ValueError, match=r"n = 28 cannot be halved 3 times; the nearest .*: 24 and 32, or levels up to 2"
+    ):
+        algebra.wavelet(28, "db1", levels=3)
+    for levels in (None, 1):
+        with pytest.raises(ValueError, match=r"n = 27 cannot be halved 1 times; the nearest .*: 26 and 28$"):
+            algebra.wavelet(27, "db2", levels)
+        with pytest.raises(ValueError, match=r"n = 1 cannot be halved 1 times; the nearest .*: 2$"):
+            algebra.wavelet(1, "haar", levels)
+    with pytest.raises(ValueError, match=r"levels is 0; expected 1 to 5 for n = 32"):
+        algebra.wavelet(32, "db2", levels=0)
+    with pytest.raises(ValueError, match=r"n = 12 is too short for the 8 taps of db4.*levels=1.*at least 14"):
+        algebra.wavelet(12, "db4")
+    assert algebra.wavelet(12, "db4", levels=2).n == 12 == algebra.wavelet(14, "db4").n - 2
+    with pytest.raises(TypeError, match="levels is an integer or None, not 1.5"):
+        algebra.wavelet(12, "db4", levels=1.5)  # type: ignore[arg-type]
+
+
+def test_wavelets_without_pywavelets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pywt", None)
+    with pytest.raises(ImportError, match=r"cutnn\[wavelets\].*algebra.haar needs none"):
+        algebra.wavelet(8, "haar")
 
 
 def test_bad_data_and_bad_products() -> None:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 import cutnn as ct
 from cutnn import algebra
 from cutnn.algebra import Fourier, Transform, _fast
-from tests.algebra.catalogue import ALGEBRAS, draw, invertible
+from tests.algebra.catalogue import EVERY, draw, invertible
 from tests.gradcheck import check
 
 scipy_fft = pytest.importorskip("scipy.fft")
 scipy_linalg = pytest.importorskip("scipy.linalg")
 
-TRANSFORMS = {f"{name}, {t}": t for name, star in ALGEBRAS.items() for t in star.transforms}
+TRANSFORMS = {f"{name}, {t}": t for name, star in EVERY.items() for t in star.transforms}
 NAMED = {
     "dct": algebra.dct,
     "dst": algebra.dst,
@@ -40,6 +40,12 @@ def one(star: algebra.StarAlgebra) -> Transform:
 def along(M: Any, A: Any, axis: int) -> Any:
     """M applied to the tubes along an axis, by its definition."""
     return np.moveaxis(np.tensordot(M, A, axes=(1, axis % A.ndim)), 0, axis)
+
+
+def projected(t: Transform, A: Any, axis: int) -> Any:
+    """M⁻¹ M A: A itself unless M has fewer rows than columns."""
+    P = np.eye(t.n) if t.faces == t.n else t.inverse_matrix() @ t.matrix()
+    return along(P, A, axis).astype(A.dtype if t.real_products else np.result_type(A.dtype, np.complex64))
 
 
 def near(x: Any, y: Any, scale: Any = None) -> None:
@@ -76,16 +82,61 @@ def test_hadamard_and_haar(n: int) -> None:
     near(one(algebra.haar(n)).matrix(), np.array(rows))
 
 
+pywt = pytest.importorskip("pywt")
+ORTHOGONAL = [w for w in pywt.wavelist(kind="discrete") if pywt.Wavelet(w).orthogonal and w != "dmey"]
+
+
+@pytest.mark.parametrize("name", pywt.wavelist(kind="discrete"))
+@pytest.mark.filterwarnings("ignore:Level value")
+def test_wavelets_are_those_of_pywavelets(name: str) -> None:
+    for n, levels in ((64, None), (24, 3), (6, 1)):  # the last shorter than most filters
+        if levels is None and pywt.dwt_max_level(n, name) == 0:
+            levels = 1
+        t = one(algebra.wavelet(n, name, levels))
+        a = draw((n,))
+        coefficients = pywt.wavedec(a, name, mode="periodization", level=levels)
+        a_hat = t.matrix() @ a
+        np.testing.assert_allclose(a_hat, np.concatenate(coefficients), atol=1e-10)  # symlets are polished
+        assert np.abs(t.matrix() @ t.inverse_matrix() - np.eye(n)).max() < 1e-13 * n
+        np.testing.assert_allclose(t.inverse_matrix() @ a_hat, a, atol=1e-12)
+        if name != "dmey":
+            back = pywt.waverec(coefficients, name, mode="periodization")
+            np.testing.assert_allclose(t.inverse_matrix() @ np.concatenate(coefficients), back, atol=1e-9)
+        assert (t.scale == 1) == (name in ORTHOGONAL or name in ("bior1.1", "rbio1.1"))
+        assert t.scale is None or np.abs(t.matrix() @ t.matrix().T - np.eye(n)).max() < 1e-13 * n
+
+
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_the_first_wavelet_is_haar(n: int) -> None:
+    for name in ("haar", "db1"):
+        near(one(algebra.wavelet(n, name)).matrix(), one(algebra.haar(n)).matrix())
+    star, A, B = algebra.haar(8), draw((8, 2, 3)), draw((8, 3, 2))
+    near(algebra.wavelet(8, "haar")(A, B), star(A, B))
+
+
+def test_wavelets_of_several_levels() -> None:
+    assert [repr(algebra.wavelet(n, "db2")) for n in (6, 28, 96)] == [
+        "wavelet(6, 'db2', levels=1)",
+        "wavelet(28, 'db2', levels=2)",  # two factors of two
+        "wavelet(96, 'db2', levels=5)",
+    ]
+    smooth = np.sin(np.arange(64) * np.pi / 32)[:, None, None]
+    energy = np.cumsum(algebra.wavelet(64, "db4").forward(smooth)[:, 0, 0] ** 2)
+    assert energy[7] > 0.9 * energy[-1]  # coarse before fine
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_inverse_scale_and_kind_of_matrix(name: str) -> None:
     t = TRANSFORMS[name]
     M, M_inverse = t.matrix(), t.inverse_matrix()
-    near(M @ M_inverse, np.eye(t.n), np.ones(1))
-    gram = M.conj().T @ M
+    assert M.shape == (t.faces, t.n) and M_inverse.shape == (t.n, t.faces)
+    near(M @ M_inverse, np.eye(t.faces), np.ones(1))
+    gram = M @ M.conj().T
     if t.scale is None:
         assert np.abs(gram - gram[0, 0] * np.eye(t.n)).max() > 1e-3
     else:
-        near(gram, t.scale * np.eye(t.n))
+        near(gram, t.scale * np.eye(t.faces))
+        near(M_inverse, M.conj().T / t.scale)
     assert t.real == (M.dtype.kind == "f")
     assert t.matrix(np.float32).dtype == (np.float32 if t.real else np.complex64)
     assert t.matrix("complex64").dtype == (np.complex64)
@@ -97,7 +148,38 @@ def test_inverse_scale_and_kind_of_matrix(name: str) -> None:
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_identity_tube(name: str) -> None:
     t = TRANSFORMS[name]
-    near(np.asarray(t.matrix() @ t.identity_tube()), np.ones(t.n), np.full(1, t.n))
+    near(np.asarray(t.matrix() @ t.identity_tube()), np.ones(t.faces), np.full(1, t.n))
+
+
+@given(n=st.integers(1, 12), b=st.integers(1, 12))
+def test_banded_means_are_those_of_the_paper(n: int, b: int) -> None:
+    b = min(b, n)
+    t = one(algebra.banded(n, b))
+    for row in range(n):
+        for column in range(n):
+            inside = max(1, row + 1 - b + 1) <= column + 1 <= row + 1
+            assert t.matrix()[row, column] == (1 / min(b, row + 1) if inside else 0)
+    assert (t.scale is not None) == (b == 1)
+
+
+def test_banded_inverses_are_exact() -> None:
+    """Exactly lower triangular, and of the running mean of two the alternating sums, in integers."""
+    inverse = one(algebra.banded(200, 2)).inverse_matrix()
+    t, k = np.indices(inverse.shape)
+    np.testing.assert_array_equal(inverse, np.where(k > t, 0, np.where(k > 0, 2, 1) * (-1.0) ** (t - k)))
+    for coefficients in ([2.0, -1.0, 0.5], [2.0 + 1j, 1j, 0.3]):
+        star = algebra.banded(50, 3, coefficients)
+        M = one(star).matrix()
+        expected = sum(c * np.eye(50, k=-j) for j, c in enumerate(coefficients))
+        near(M, expected)
+        near(one(star).inverse_matrix(), scipy_linalg.solve_triangular(M, np.eye(50), lower=True))
+        assert not np.triu(one(star).inverse_matrix(), 1).any()
+    first = algebra.banded(5, 3, np.array([2.0, -1.0, 0.5]))
+    assert first == algebra.banded(5, 3, [2.0, -1.0, 0.5]) != algebra.banded(5, 3, [2.0, -1.0, 0.4])
+    assert (
+        repr(first) == "banded(5, 3, coefficients from 2 to 0.5)"
+        and repr(algebra.banded(5, 3)) == "banded(5, 3)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- roads
@@ -124,7 +206,7 @@ def test_tubes_are_transformed_by_the_matrix(name: str, dtype: Any) -> None:
         near(A_hat, expected)
         back = t.inverse(A_hat, axis)
         assert back.dtype == (dtype if t.real_products else A_hat.dtype)
-        near(back, A, 10 * np.ones(1))
+        near(back, projected(t, A, axis), 10 * np.ones(1))
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -137,7 +219,7 @@ def test_layouts_of_memory(name: str) -> None:
     fortran = np.asfortranarray(A)
     for other in (swapped, spaced, fortran, np.moveaxis(np.moveaxis(A, 1, -1).copy(), -1, 1)):
         near(t.forward(other, -3), expected)
-        near(t.inverse(t.forward(other, -3), -3), A + 0 * t.inverse(expected, -3), 10 * np.ones(1))
+        near(t.inverse(t.forward(other, -3), -3), projected(t, A, -3), 10 * np.ones(1))
     for empty in ((t.n, 0, 3), (0, t.n, 2, 2)):
         assert t.inverse(t.forward(np.zeros(empty), -3), -3).shape == empty
 
@@ -232,7 +314,7 @@ def test_gradients(name: str, dtype: Any) -> None:
 
 @pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 5", "complex matrix 3"])
 def test_gradients_keep_single_precision(name: str) -> None:
-    t = one(ALGEBRAS[name])
+    t = one(EVERY[name])
     A = draw((t.n, 2, 2), np.float32)
     gradient = ct.grad(lambda A: ct.sum(ct.abs(t.forward(A, -3)) ** 2))(A)
     assert gradient.dtype == np.float32
@@ -240,7 +322,7 @@ def test_gradients_keep_single_precision(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dct 5", "haar 4", "fft 4", "fft 5", "real matrix 4", "complex matrix 3"])
 def test_another_device(name: str, pretend_device: Any) -> None:
-    t = one(ALGEBRAS[name])
+    t = one(EVERY[name])
     for dtype in (np.float64, np.complex128):
         A = draw((t.n, 2, 3), dtype)
         there = pretend_device.asarray(A)
@@ -260,16 +342,16 @@ def test_fast_roads_on_another_device(name: str, pretend_device: Any) -> None:
 # ------------------------------------------------------------------------------------------------- as values
 
 
-@pytest.mark.parametrize("name", ALGEBRAS)
+@pytest.mark.parametrize("name", EVERY)
 def test_algebras_are_values(name: str) -> None:
-    star = ALGEBRAS[name]
+    star = EVERY[name]
     A = draw((*star.shape, 2, 2))
     star.forward(A)
     for other in (copy.deepcopy(star), pickle.loads(pickle.dumps(star))):
         assert other == star and hash(other) == hash(star) and repr(other) == repr(star)
         assert not any(t._cache for t in other.transforms)
         near(other(A, A), star(A, A))
-    assert [other for other in ALGEBRAS.values() if other == star] == [star]
+    assert [other for other in EVERY.values() if other == star] == [star]
     assert star != "dct" and star != algebra.dct(17)
 
 
@@ -339,3 +421,79 @@ def test_from_data_finds_left_singular_vectors() -> None:
          np.linalg.svd(long[:, :, 0], compute_uv=False))  # fmt: skip
     assert algebra.from_data(draw((3, 4, 2, 5)), tubes=2).shape == (3, 4)
     assert algebra.from_data(np.ones((2, 3), np.uint8), tubes=0) == algebra.plain()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rank", [0, 1, 9])
+def test_from_data_of_every_axis(dtype: Any, rank: int) -> None:
+    """Of each tube axis the left singular vectors of its unfolding: the core of a HOSVD; whatever the rank."""
+    X = draw((2, 3, 4, 5, 3, rank), dtype) @ draw((rank, 2), dtype)
+    star = algebra.from_data(X, tubes=3)
+    assert star.shape == star.face_shape == (3, 4, 5)
+    X_hat = star.forward(X)
+    wide = X.astype(np.result_type(dtype, np.float64))
+    for axis, t in zip((-5, -4, -3), star.transforms, strict=True):
+        assert np.abs(t.matrix() @ t.matrix().conj().T - np.eye(t.n)).max() < 1e-14 * t.n
+        assert t.scale == 1 and t.real == (np.dtype(dtype).kind == "f")
+        unfolding = np.moveaxis(wide, axis, 0).reshape(t.n, -1)
+        left, values, _ = np.linalg.svd(unfolding, full_matrices=False)
+        energies = np.sqrt(np.sum(np.abs(np.moveaxis(X_hat, axis, 0).reshape(t.n, -1)) ** 2, axis=1))
+        np.testing.assert_allclose(energies, values, atol=1e-5 * (1 + values[0]))
+        if rank > 1:  # up to a sign, or a phase, the vectors of the SVD
+            np.testing.assert_allclose(
+                np.abs(np.sum(t.matrix().conj().T.conj() * left, axis=0)), 1, atol=1e-6
+            )
+            core = np.moveaxis(X_hat, axis, 0).reshape(t.n, -1)
+            gram = core @ core.conj().T
+            np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5 * values[0] ** 2)
+    near(star(X, star.eye(2, dtype=dtype)), X.astype(X_hat.dtype), np.max(np.abs(X), initial=1e-3))
+
+
+def test_signs_of_from_data_are_fixed() -> None:
+    """The largest entry of each row is positive, the first of those that tie: whatever rounding makes of a symmetry."""
+    X = draw((6, 4, 7))
+    star = algebra.from_data(X)
+    M = one(star).matrix()
+    assert np.all(np.take_along_axis(M, np.abs(M).argmax(axis=1)[:, None], axis=1) > 0)
+    assert algebra.from_data(X) == star == algebra.from_data(X.copy(order="F"))
+    for other in (-X, X[:, :, ::-1], np.concatenate([X, -X], axis=2)):
+        np.testing.assert_allclose(one(algebra.from_data(other)).matrix(), M, atol=1e-12)
+    symmetric = X + X[::-1]  # singular vectors are even or odd: entries tie
+    for seed in range(5):
+        noisy = symmetric * (1 + 1e-12 * draw(X.shape, seed=seed))
+        V = one(algebra.from_data(noisy)).matrix()[:3]
+        np.testing.assert_allclose(V, one(algebra.from_data(symmetric)).matrix()[:3], atol=1e-9)
+    phases = X * np.exp(1j * draw((4, 7)))
+    np.testing.assert_allclose(
+        one(algebra.from_data(phases * 1j)).matrix(), one(algebra.from_data(phases)).matrix()
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "mixture", [("fft", "data"), ("data", "fft"), ("fft", "dct", "data"), ("plain", "fft", "haar")]
+)
+def test_mixtures_of_transforms(mixture: Any, dtype: Any) -> None:
+    """One transform an axis: the product by the definition, and half spectra of real tensors."""
+    X = draw((4,) * len(mixture) + (3, 2), dtype)
+    data = algebra.from_data(X, tubes=len(mixture)).transforms
+    parts = {"fft": algebra.fft(4), "dct": algebra.dct(4), "haar": algebra.haar(4), "plain": algebra.plain()}
+    star = algebra.product(
+        *(algebra.StarAlgebra(data[k]) if kind == "data" else parts[kind] for k, kind in enumerate(mixture))
+    )
+    if "plain" in mixture:  # has no axis of its own
+        X = X[0]
+    assert star.shape == (4,) * (X.ndim - 2)
+    real = np.dtype(dtype).kind == "f"
+    half = tuple(3 if kind == "fft" else 4 for kind in mixture if kind != "plain")
+    assert star.forward(X).shape[:-2] == (half if real else star.shape)
+    Y = draw((*star.shape, 2, 2), dtype, seed=1)
+    product = star(X, Y)
+    assert product.dtype == dtype
+    matrix = star.to_matrix(X.astype(np.result_type(dtype, np.float64)))
+    expected = matrix @ star.unfold(Y).astype(matrix.dtype)
+    np.testing.assert_allclose(
+        star.unfold(product), expected, atol=1e-4 if X.real.dtype == np.float32 else 1e-12
+    )
+    if np.finfo(dtype).eps < 1e-10:
+        check(lambda X, Y: star(X, Y, star.transpose(Y)), X, Y)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import doctest
+import itertools
+import re
 import sys
 
 import _experiment as shared
+import cifar10_hamiltonian
+import mnist_autoencoder
+import mnist_classify
 import numpy as np
 import pytest
+import trajectories
 from _experiment import Refused, Table
 
 from cutnn import algebra, data, nn, optim
@@ -74,8 +81,10 @@ def test_a_tubal_loss_is_defined_over_the_real_form_of_every_algebra():
 # --------------------------------------------------------------------------------------------------- running
 
 
-def train(folder, epochs=2, lr=1e-2):
+def train(folder, epochs=2, lr=1e-2, star=None):
     model = nn.Sequential(nn.Unfold(), nn.Dense(64, 10, seed=0))
+    if star is not None:
+        model = nn.Sequential(nn.TLinear(star, 8, 8, seed=0), *model)
     optimizer = optim.Adam(model, lr=lr)
     digits = data.load("digits")
     return shared.run_or_resume(
@@ -116,6 +125,18 @@ def test_a_folder_of_other_settings_is_refused_with_what_to_do(tmp_path):
         train(tmp_path, lr=1e-1)
 
 
+def test_a_folder_of_another_matrix_is_refused_with_what_to_do(tmp_path):
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
+    train(tmp_path, star=algebra.from_matrix(Q))
+    with pytest.raises(Refused, match=r"another transform.*--fresh"):
+        train(tmp_path, star=algebra.from_matrix(Q[::-1]))
+
+
+def test_wrong_calls_of_fit_are_not_refusals(tmp_path):
+    with pytest.raises(ValueError, match="epochs"):
+        train(tmp_path, epochs=0)
+
+
 def test_folders_of_runs_have_plain_names(tmp_path):
     assert shared.run_folder(tmp_path, "t-linear + dense head, 0.5", 3).name == "t-linear-dense-head-0.5-3"
 
@@ -136,16 +157,61 @@ def test_settings_have_folders_of_their_own(tmp_path):
     assert all(f.is_dir() for f in folders)
 
 
+def test_networks_of_the_experiments_have_folders_of_their_own(tmp_path):
+    kinds = (*mnist_autoencoder.TENSOR, *mnist_autoencoder.MATRIX)
+    variants = [
+        cifar10_hamiltonian.Variant(*pair).label for pair in itertools.product((False, True), repeat=2)
+    ]
+    cifar = [f"{head}-{depth}" for head in ("dense", "tubal", "matrix") for depth in (4, 8, 44)]
+    for networks, rest in (
+        ([*mnist_classify.REFERENCE, "deep t-NN"], ["", ", 200 images", ", 2000 images"]),
+        ([mnist_autoencoder.name_of(kind, 28) for kind in kinds], [""]),
+        (cifar, [*variants, *(f"{variant}, 1 epochs" for variant in variants)]),
+        (trajectories.NETWORKS, [f" h {h}" for h in ("0.5", "1", "10")]),
+    ):
+        runs = list(itertools.product(networks, shared.ALGEBRAS, rest, (1, 11)))
+        folders = {shared.run_folder(tmp_path, shared.label(n, a) + more, seed) for n, a, more, seed in runs}
+        assert len(folders) == len(runs)
+        assert {folder.parent for folder in folders} == {tmp_path}
+
+
 def test_fresh_forgets_runs_and_nothing_else(tmp_path):
     folder = shared.prepare(arguments("--out", str(tmp_path)))
     train(folder / "a-1", epochs=1)
+    (folder / "killed-1").mkdir()
+    (folder / "killed-1" / "model.safetensors").write_bytes(b"before the first checkpoint")
     (folder / "notes").mkdir()
+    (folder / "notes" / "history.csv").write_text("mine")
     (folder / "table.csv").write_text("")
     other = shared.prepare(arguments("--out", str(tmp_path), "--preset", "paper"))
     train(other / "a-1", epochs=1)
     shared.prepare(arguments("--out", str(tmp_path), "--fresh"))
     assert sorted(path.name for path in folder.iterdir()) == ["notes", "table.csv"]
+    assert (folder / "notes" / "history.csv").read_text() == "mine"
     assert (other / "a-1" / "history.csv").exists()
+
+
+def test_a_run_that_is_not_to_be_fresh_forgets_nothing(tmp_path):
+    folder = shared.prepare(arguments("--out", str(tmp_path)))
+    (folder / "a-1").mkdir()
+    (folder / "a-1" / "model.safetensors").write_bytes(b"")
+    shared.prepare(arguments("--out", str(tmp_path)))
+    assert [path.name for path in folder.iterdir()] == ["a-1"]  # nor does the look whether it can write stay
+
+
+@pytest.mark.parametrize(
+    ("least", "text", "number"), [(0, "0", 0), (1, "1", 1), (1, "007", 7), (0, "12", 12)]
+)
+def test_whole_numbers_are_read(least, text, number):
+    assert shared.whole(least, "a number")(text) == number
+
+
+@pytest.mark.parametrize(
+    ("least", "text"), [(1, "0"), (0, "-1"), (0, "1.5"), (0, "1e3"), (0, ""), (0, "²"), (2, "1")]
+)
+def test_what_is_no_whole_number_is_refused_with_what_was_expected(least, text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{re.escape(text)} is not a depth$"):
+        shared.whole(least, "a depth")(text)
 
 
 def test_the_device_goes_with_the_data(pretend_device, monkeypatch):
@@ -172,6 +238,20 @@ def test_ctrl_c_says_what_to_do(capsys):
     assert "without --fresh, goes on" in capsys.readouterr().out
 
 
+def test_what_main_returns_is_the_status():
+    @shared.main_guard
+    def main(argv=None):
+        return len(argv)
+
+    assert main([]) == 0 and main(["a", "b", "c"]) == 3
+
+
+def test_fresh_is_looked_for_in_the_command_line_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["test", "--fresh"])
+    assert guarded(KeyboardInterrupt())() == 130
+    assert "without --fresh" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "error", [Refused("no such thing"), OSError("no such thing"), ImportError("no such thing")]
 )
@@ -192,7 +272,7 @@ def test_wrong_input_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(Refused, match="cannot write.*--out"):
         shared.prepare(arguments("--out", str(tmp_path / "file" / "below")))
-    with pytest.raises(Refused, match="download"):
+    with pytest.raises(Refused, match="Here: --download fetches it, --root names another folder"):
         shared.load(arguments("--root", str(tmp_path), choices=("mnist",)))
 
 
@@ -214,6 +294,19 @@ def test_runs_that_differ_in_the_seed_alone_are_one_line():
         ["a", "8", "92.0", "±", "1.0"],
     ]
     assert table.column("test", depth=8) == [91.0, 93.0]
+
+
+def test_columns_without_a_number_are_empty_and_stay_in_line():
+    table = Table({"network": "", "depth": "d", "seed": "d", "test": ".1f", "reference": ".1f", "note": ""})
+    table.row(network="a", seed=1, test=None, note="x")
+    table.row(network="a", seed=2, test=90.0, note="x")
+    table.row(network="long name", depth=4, seed=1)
+    head, line, *rows = table.text().splitlines()
+    assert head.split() == ["network", "depth", "test", "reference", "note"] and set(line) == {"-"}
+    assert [row.split() for row in rows] == [["a", "90.0", "x"], ["long", "name", "4"]]
+    assert rows[0].index("90.0") == head.index("test") and rows[0].index("x") == head.index("note")
+    assert rows[1].index("4") == head.index("depth") + len("depth") - 1
+    assert Table({"network": "", "test": ".1f"}).text().splitlines()[0] == "network   test"
 
 
 def test_a_table_as_csv_has_every_run(tmp_path):

@@ -144,6 +144,14 @@ def test_ctrl_c_at_any_moment_is_a_word_and_the_same_command_ends_with_the_same_
     assert results(folders[0] / "table.csv") == results(folders[1] / "table.csv")
 
 
+def test_names_in_pictures_break_between_words_and_not_within_the_step_size(shallow, tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(script, "save", lambda draw, path: draw() if path.stem == "curves" else None)
+    monkeypatch.setattr(script.plot, "curves", names.extend)
+    assert script.main(["--preset", "paper", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert names[2].splitlines() == ["leapfrog, tubal loss,", "h\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}2"]
+
+
 def test_without_matplotlib_there_is_a_table_and_no_picture(shallow, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert script.main(["--epochs", "1", "--out", str(tmp_path)]) == 0

@@ -101,6 +101,39 @@ def test_drift_is_warned_of_with_its_size_and_a_remedy():
         ct.grad(loss)(net, inputs(net))
 
 
+def test_drift_in_float32_is_warned_of_from_a_thousandth_on():
+    """Midpoint a little beyond its bound: what is lost on the way back grows with h, step by step."""
+    errors = []
+    for h in (0.50, 0.55, 0.60, 0.65, 0.70):
+        net = make(
+            "antisymmetric, midpoint", algebra.dct(4), activation=None, depth=60, h=h, dtype=np.float32,
+            reversible=True,
+        )  # fmt: skip
+        start, following, *_, state = net._system.states(net.steps, inputs(net))
+        for step in reversed(net.steps):
+            state = net._system.backward(net.field.operator(step), state)
+        flat, first, second = (
+            np.concatenate([a.ravel() for a in optree.tree_leaves(s)]) for s in (state, start, following)
+        )
+        errors.append(np.linalg.norm(flat - first) / max(np.linalg.norm(first), np.linalg.norm(second)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ct.grad(lambda net: ct.sum(net(inputs(net))))(net)
+        assert len(caught) == (errors[-1] > 1e-3)
+        if caught:
+            assert f"off by {errors[-1]:.1e} of their norm" in str(caught[0].message)
+    assert min(errors) < 5e-4 and any(1e-3 < error < 0.1 for error in errors)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@every_reversible
+def test_no_warning_where_the_input_is_zero(kind, bias):
+    net = make(kind, algebra.dct(4), depth=20, dtype=np.float32, reversible=True, bias=bias)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ct.grad(lambda net: ct.sum(net(0 * inputs(net))))(net)
+
+
 def test_no_warning_in_float32_at_a_sensible_step():
     net = make("Hamiltonian", algebra.dct(4), depth=200, h=0.05, dtype=np.float32, reversible=True)
     with warnings.catch_warnings():

@@ -411,7 +411,7 @@ def test_spectra_that_cannot_be_had():
         ValueError, match=r"20 numbers, so its Jacobian 400, and the limit is 19.*limit=20 goes"
     ):
         nn.jacobian_spectrum(net, inputs(net, 1), limit=19)
-    with pytest.raises(ValueError, match=r"takes \(4, 3, N\)"):
+    with pytest.raises(ValueError, match=r"what fits is \(4, 3, N\)"):
         nn.jacobian_spectrum(net, inputs(net, 1)[..., :2, :])
 
 
@@ -521,6 +521,13 @@ def test_another_integrator_is_named_where_it_would_do():
     assert "or integrator='rk4', whose bound is 2.83" in complaint(at(make_net, "dct 5", 2.5, depth=4))
     assert "rk4" not in complaint(at(make_net, "dct 5", 2.9, depth=4))
     assert "rk4" not in complaint(at(LINEAR["shared, RK4"][1], "dct 5", 2.9, depth=4))
+
+
+def test_another_integrator_is_not_named_where_the_network_does_not_take_it():
+    """Runge-Kutta 4 is not reversible, and of the second-order equation it would make that of first order."""
+    for kind, number in (("parabolic, leapfrog", 2.5), ("shared, leapfrog", 2.5), ("shared, midpoint", 1.5)):
+        options = {} if kind.startswith("parabolic") else {"reversible": True}
+        assert "rk4" not in complaint(at(LINEAR[kind][1], "dct 5", number, depth=4, **options))
 
 
 def test_forward_euler_is_warned_of_where_it_grows_much():

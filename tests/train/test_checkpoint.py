@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -111,6 +112,41 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
     with pytest.raises(ValueError, match="keep must be at least 1"):
         written(tmp_path, keep=0)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">c16", ">i2"])
+def test_arrays_of_the_other_byte_order_come_back_by_value(tmp_path, dtype):
+    x = np.arange(3).astype(dtype)
+    found = train.load_checkpoint(train.save_checkpoint(tmp_path, {"x": x}, epoch=0))
+    np.testing.assert_array_equal(found.tree("x", x), x)
+
+
+def test_the_library_of_the_format_reads_what_is_written(tmp_path):
+    tree = {
+        "a": np.arange(3, dtype=np.uint8),
+        "b": np.ones((2, 0)),
+        "ü": np.array(True),
+        "c": np.full(5, 1 / 3),
+    }
+    path = train.save_checkpoint(tmp_path, {"x": tree}, {"note": 'a "checksum" of §3'}, epoch=0)
+    again = safetensors.numpy.load_file(path)
+    assert {name: bits(a) for name, a in again.items()} == {f"x.{name}": bits(a) for name, a in tree.items()}
+    with safetensors.safe_open(path, "numpy") as file:
+        assert json.loads(file.metadata()["state"]) == {"note": 'a "checksum" of §3'}
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert length % 8 == 0 and all(header[f"x.{name}"]["data_offsets"][0] % 8 == 0 for name in "bc")
+
+
+def test_arrays_are_written_without_a_copy_of_them(tmp_path):
+    x = np.zeros(2**20)
+    written(tmp_path)  # what is imported
+    tracemalloc.start()
+    train.save_checkpoint(tmp_path, {"x": x}, epoch=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.nbytes / 8
 
 
 # ---------------------------------------------------------------------------------------------- what is kept

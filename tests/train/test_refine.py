@@ -220,8 +220,10 @@ def test_a_regularizer_that_is_not_finite_stops_the_training_before_the_step():
         np.testing.assert_array_equal(now, then)
 
 
-def test_a_regularizer_that_is_no_number_is_refused():
+def test_a_regularizer_that_is_no_number_is_refused_after_one_call():
+    calls = []
     with pytest.raises(ValueError, match=r"a regularizer gives one number, not an array \(6, 5, 1\)"):
-        run(regularizer=lambda model: model[0].bias)
+        run(regularizer=lambda model: calls.append(1) or model[0].bias)
+    assert len(calls) == 1
     with pytest.raises(ValueError, match="Smoothness is over the steps"):
         run(regularizer=nn.Smoothness(1.0))

@@ -354,6 +354,16 @@ def test_where_no_checkpoint_is_good_a_run_begins_anew(tmp_path):
     assert_same_run(result, run())
 
 
+def test_what_cannot_be_read_stays_for_who_can_read_it_unless_a_run_is_to_start_anew(tmp_path):
+    newer = tmp_path / "checkpoint-000099-000000.safetensors"
+    newer.write_bytes(b"of a version to come, or on a disk that failed for a moment")
+    with pytest.warns(RuntimeWarning, match="checkpoint-000099.* not a file that cutnn wrote"):
+        resumed(BUILD, tmp_path)
+    assert newer.exists()
+    run(checkpoint=tmp_path)
+    assert not newer.exists()
+
+
 def test_a_new_run_replaces_the_checkpoints_of_an_earlier_one(tmp_path):
     run(epochs=5, checkpoint=tmp_path)
     killed(BUILD, tmp_path / "unused", 2)

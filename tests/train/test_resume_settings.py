@@ -1,5 +1,6 @@
 """A run goes on under its own settings only; when checkpoints are written, and what a full disk costs."""
 
+import dataclasses
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra, nn, optim, train
-from cutnn.train import _folder
+from cutnn.train import _folder, _settings
 from tests.train.killing import (
     BUILD,
     Deadly,
@@ -18,7 +19,7 @@ from tests.train.killing import (
     with_adam,
     with_momentum,
 )
-from tests.train.tiny import STAR, made_data, made_net, made_set, made_time_net, run
+from tests.train.tiny import STAR, assert_same, made_data, made_net, made_set, made_time_net, run
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
 
@@ -54,7 +55,7 @@ def test_other_settings_are_refused_by_name(tmp_path, message):
     other = options | OTHERS[message]
     if other["epochs"] == 1:
         other["refine"] = None
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(train.ResumeError, match=message):
         resumed(build, tmp_path, **other)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -84,8 +85,66 @@ def other_model(make, **options):
 )
 def test_another_model_or_optimizer_is_refused_by_name(tmp_path, build, message):
     killed(with_adam(made_time_net), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(train.ResumeError, match=message):
         resumed(build, tmp_path)
+
+
+class Scaled:
+    """A loss without a repr; what it logs is no setting of it."""
+
+    def __init__(self, scale, loss=None):
+        self.scale, self.loss, self.log, self._calls = scale, loss or nn.TubalCrossEntropy(STAR), [], 0
+
+    def __call__(self, Y, labels):
+        self._calls += 1
+        self.log.append(self.scale)
+        return self.scale * self.loss(Y, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    weights: np.ndarray
+
+    def __call__(self, Y, labels):
+        return ct.sum(Y * Y) * self.weights[-1]
+
+
+def scaled(scale):
+    return lambda Y, labels: scale * ct.sum(Y * Y)
+
+
+def pulled(scale):
+    def penalty(model):
+        return scale * ct.sum(model.weight**2)
+
+    return nn.Blocks({-1: penalty})
+
+
+many = np.linspace(0, 1, 3000, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now", "message"),
+    [
+        ("loss", lambda: Scaled(1.0), lambda: Scaled(2.0), r"Scaled object.*scale=1.0.*scale=2.0"),
+        ("loss", lambda: Scaled(1.0), lambda: Scaled(1.0, Scaled(2.0)), "loss=Tubal.*scale=2.0"),
+        ("loss", lambda: scaled(1.0), lambda: scaled(2.0), r"lambda>>\(scale=1.0\), and is .*scale=2.0"),
+        ("loss", lambda: Weighted(many), lambda: Weighted(many + (many == many[1500])), "loss was"),
+        ("loss", lambda: Weighted(np.ones(2)), lambda: Weighted(np.ones(2) + 1e-12), "1.000000000001"),
+        ("regularizer", lambda: pulled(0.1), lambda: pulled(0.2), "penalty>.scale=0.1.*scale=0.2"),
+    ],
+)
+def test_settings_that_a_repr_leaves_out_are_told_apart(tmp_path, name, then, now, message):
+    killed(BUILD, tmp_path, 12, save_every=0, **{name: then()})
+    with pytest.raises(train.ResumeError, match=message):
+        resumed(BUILD, tmp_path, **{name: now()})
+    resumed(BUILD, tmp_path, **{name: then()})
+
+
+def test_built_in_losses_and_regularizers_are_told_by_their_repr():
+    told = [nn.TubalCrossEntropy(STAR), nn.Blocks({0: nn.Smoothness(0.1), -1: nn.Tikhonov(0.1)})]
+    told += [nn.Tikhonov(0.1) + nn.Smoothness(0.2), nn.CrossEntropy(), made_net()]
+    assert [_settings._words(x) for x in told] == [repr(x) for x in told]
 
 
 def test_another_schedule_is_told_by_the_learning_rates_it_gave(tmp_path):
@@ -93,7 +152,7 @@ def test_another_schedule_is_told_by_the_learning_rates_it_gave(tmp_path):
         return with_adam(made_net, lr=optim.cosine(1e-2, steps))
 
     killed(build(24), tmp_path, 5, save_every=0)
-    with pytest.raises(ValueError, match=r"optimizer.lr was 0\.0098\d* at step 2, and is 0\.0099\d*"):
+    with pytest.raises(train.ResumeError, match=r"optimizer.lr was 0\.0098\d* at step 2, and is 0\.0099\d*"):
         resumed(build(32), tmp_path, epochs=4)
     resumed(build(24), tmp_path)
 
@@ -104,14 +163,30 @@ def test_another_matrix_is_refused(tmp_path):
         return with_adam(lambda: nn.Sequential(nn.TLinear(star, 4, 3, seed=0)))
 
     killed(build(0), tmp_path, 12, save_every=0)
-    with pytest.raises(ValueError, match="another transform"):
+    with pytest.raises(train.ResumeError, match="another transform"):
         resumed(build(1), tmp_path)
 
 
 def test_a_checkpoint_of_a_loop_of_ones_own_is_not_a_run(tmp_path):
     train.save_checkpoint(tmp_path, {"model": made_net()}, epoch=1)
-    with pytest.raises(ValueError, match=r"checkpoint-000001.* was not written by train\.fit"):
+    with pytest.raises(train.ResumeError, match=r"checkpoint-000001.* was not written by train\.fit"):
         resumed(BUILD, tmp_path)
+    train.save_checkpoint(tmp_path, {"model": made_net()}, {"fit": 0}, epoch=1)
+    with pytest.raises(train.ResumeError, match=r"was not written by this version of train\.fit"):
+        resumed(BUILD, tmp_path)
+
+
+def test_a_refused_checkpoint_leaves_the_model_as_it_was(tmp_path):
+    class Other(optim.Adam):
+        def state(self):
+            return {**super().state(), "more": np.zeros(1)}
+
+    Other.__name__ = "Adam"
+    killed(BUILD, tmp_path, 12, save_every=0)
+    model = made_net()
+    with pytest.raises(train.ResumeError, match="optimizer is of another structure: it lacks more"):
+        run(model, optimizer=Other(model, lr=1e-2), checkpoint=tmp_path, resume=True)
+    assert_same(model, made_net())
 
 
 # ------------------------------------------------------------------------------------------------ when it saves

@@ -1,0 +1,175 @@
+"""The faces that determine a tensor, and the functions of matrices that are applied to each of them.
+
+A tensor is factored face by face in the transform domain. In a Fourier algebra the faces of a real tensor come in
+conjugate pairs, and real results are wanted: so one of each pair is taken, the other has the conjugate result, and
+a face that is its own conjugate is taken as the real matrix that it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutnn import array as ct
+from cutnn.device import namespace
+from cutnn.tape import raw
+
+if TYPE_CHECKING:
+    from cutnn.algebra.star import StarAlgebra
+
+
+class Spectrum:
+    """Which faces of a transform determine it: all of them, or one of each conjugate pair where it is `halved`.
+
+    Results for these faces have their face axis after `lead` batch axes: (*batch, faces, ...). `times`, (faces,) on
+    the host, says how many faces of the whole spectrum each stands for, and `numbers` which the first of them is.
+    """
+
+    def __init__(self, star: StarAlgebra, halved: bool, lead: int) -> None:
+        self.star, self.halved, self.lead = star, halved, lead
+        if halved:
+            self.numbers, self._own, self._pairs, self._place, self._mirrored = _conjugate_faces(star)
+        else:
+            self.numbers = self._own = self._place = np.arange(math.prod(star.face_shape))
+            self._pairs, self._mirrored = self._own[:0], np.zeros(len(self._own), dtype=bool)
+        self.times = np.repeat([1, 2], [len(self._own), len(self._pairs)])
+
+    def tensor(self, faces: Any) -> Any:
+        """The tensor (*batch, *shape, l, m) whose transform has these faces, (*batch, faces, l, m)."""
+        star, shape = self.star, self.star.face_shape
+        if not all(t.real for t in star.transforms):
+            faces = ct.astype(faces, np.result_type(faces.dtype, np.complex64))
+        if self.halved:
+            shape = star.half_shape
+            half = tuple(slice(h) for h in shape)
+            place, mirrored = (
+                x.reshape(star.face_shape)[half].ravel() for x in (self._place, self._mirrored)
+            )
+            faces = ct.take(faces, like(place, faces), axis=-3)
+            if mirrored.any():  # where several axes are Fourier's
+                faces = ct.where(like(mirrored[:, None, None], faces), ct.conj(faces), faces)
+        return star.inverse(ct.reshape(faces, (*faces.shape[:-3], *shape, *faces.shape[-2:])))
+
+    def tubes(self, numbers: Any) -> Any:
+        """The k tubes (*batch, *shape, k) whose transforms have these entries, (*batch, faces, k)."""
+        return self.tensor(ct.expand_dims(numbers, axis=-1))[..., 0]
+
+    def of_all(self, numbers: Any) -> Any:
+        """Numbers of the faces, (*batch, faces, ...), for those of the whole spectrum: (*batch, *face_shape, ...).
+
+        Numbers of a face and of its conjugate are the same: ranks, norms, singular values.
+        """
+        every = ct.take(numbers, like(self._place, numbers), axis=self.lead)
+        return ct.reshape(
+            every, (*every.shape[: self.lead], *self.star.face_shape, *every.shape[self.lead + 1 :])
+        )
+
+    def split(self, faces: Any) -> list[Any]:
+        """Results for the faces, (*batch, faces, ...), for the real ones and for the complex ones, if halved."""
+        if not self.halved:
+            return [faces]
+        lead, own = (slice(None),) * self.lead, len(self._own)
+        return [faces[(*lead, slice(own))], faces[(*lead, slice(own, None))]]
+
+    def joined(self, parts: Sequence[Any]) -> Any:
+        """Results for the faces, (*batch, faces, ...), from those for the real and for the complex ones."""
+        if len(parts) == 1:
+            return parts[0]
+        dtype = np.result_type(*[part.dtype for part in parts])
+        return ct.concat([ct.astype(part, dtype) for part in parts], axis=self.lead)
+
+    def name(self, place: tuple[Any, ...]) -> str:
+        """In words, the face at a place of (*batch, faces): "face 2 of its transform of item (0,) of the batch"."""
+        face = np.unravel_index(self.numbers[place[-1]], self.star.face_shape)
+        return name_of_face(tuple(map(int, (*place[:-1], *face))), self.star)
+
+
+class Faces(Spectrum):
+    """The faces that determine Â: all of them or, in a Fourier algebra with real A, one of each conjugate pair.
+
+    `parts` are the batches of matrices, (*batch, f, l, m) each, that functions are applied to: all faces, or first
+    the real ones, which are their own conjugates, then the complex ones.
+
+    >>> from cutnn import algebra
+    >>> star = algebra.fft(4)
+    >>> faces = Faces(star, star.random(3, 2, seed=0))
+    >>> [part.shape for part in faces.parts], faces.times
+    ([(2, 3, 2), (1, 3, 2)], array([1, 1, 2]))
+    >>> U, s, Vh = faces.map(lambda x: ct.linalg.svd(x, full_matrices=False))
+    >>> faces.tensor(U).shape, faces.tubes(s).shape, faces.of_all(s).shape
+    ((4, 3, 2), (4, 2), (4, 2))
+    """
+
+    def __init__(self, star: StarAlgebra, A: Any) -> None:
+        tubes = len(star.shape)
+        super().__init__(
+            star, star.half_shape != star.face_shape and A.dtype.kind != "c", len(A.shape) - tubes - 2
+        )
+        A_hat = star.forward(A)
+        n = math.prod(star.half_shape if self.halved else star.face_shape)
+        faces = ct.reshape(A_hat, (*A_hat.shape[: self.lead], n, *A_hat.shape[-2:]))
+        self.parts = [faces]
+        if self.halved:
+            own, pairs = (ct.take(faces, like(part, faces), axis=-3) for part in (self._own, self._pairs))
+            self.parts = [ct.real(own), pairs]
+
+    def map(self, function: Callable[..., Any], *more: Any) -> Any:
+        """function(faces, *more) of every face, (*batch, faces, ...), or a tuple of such arrays where it gives one.
+
+        The function gets batches of matrices, (*batch, f, l, m), and keeps the batch axes and f in front; it must
+        make real results of real faces. `more` are the `Faces` of further tensors, halved alike, lists as `parts`
+        is one, or results for the faces, (*batch, faces, ...).
+        """
+        operands = [self.parts]
+        for x in more:
+            operands.append(x.parts if isinstance(x, Faces) else x if isinstance(x, list) else self.split(x))
+        results = [function(*faces) for faces in zip(*operands, strict=True)]
+        if not isinstance(results[0], tuple):
+            return self.joined(results)
+        return tuple([self.joined(parts) for parts in zip(*results, strict=True)])
+
+
+def name_of_face(place: tuple[int, ...], star: StarAlgebra) -> str:
+    """In words, the face at a place of (*batch, *face_shape)."""
+    lead = len(place) - len(star.shape)
+    what = f"face {', '.join(map(str, place[lead:]))} of its transform" if star.shape else "the matrix"
+    return f"{what} of item {tuple(place[:lead])} of the batch" if lead else what
+
+
+def like(x: np.ndarray, other: Any) -> Any:
+    """An array of the host in the library and on the device of another."""
+    other = raw(other)
+    return namespace(other).asarray(x, device=other.device)
+
+
+# -------------------------------------------------------------------------------------------------- helpers
+
+
+def _conjugate_faces(star: StarAlgebra) -> tuple[np.ndarray, ...]:
+    """The faces that determine the spectrum of a real tensor, and where the others are found among them.
+
+    Face k of a real tensor's transform is the conjugate of face -k, with the sign on the Fourier axes alone. Given
+    are the numbers, in the whole spectrum, of the faces that are their own conjugates and of one of each pair; where
+    in the half spectrum the first are, and the second; for every face of the whole spectrum its place among them,
+    and whether it is mirrored there.
+    """
+    n = math.prod(star.face_shape)
+    face = np.indices(star.face_shape).reshape(len(star.shape), n)
+    mirror = np.stack([k if t.real else -k % t.n for k, t in zip(face, star.transforms, strict=True)])
+    inside = np.all(face < np.reshape(star.half_shape, (-1, 1)), axis=0)
+    number = np.arange(n)
+    partner = np.ravel_multi_index(tuple(mirror), star.face_shape)
+    chosen = np.where(
+        inside & inside[partner], np.minimum(number, partner), np.where(inside, number, partner)
+    )
+    faces = np.unique(chosen)
+    is_own = partner[faces] == faces
+    faces = np.concatenate([faces[is_own], faces[~is_own]])
+    place = np.empty(n, dtype=int)
+    place[faces] = np.arange(len(faces))
+    in_half = np.ravel_multi_index(tuple(face[:, faces]), star.half_shape)
+    own, pairs = np.split(in_half, [int(is_own.sum())])
+    return faces, own, pairs, place[chosen], chosen != number
