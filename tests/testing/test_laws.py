@@ -400,6 +400,8 @@ def test_what_is_no_algebra_is_refused() -> None:
         check_algebra(SKEW)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown law 'commutativity'; valid are round trip, "):
         check_algebra(algebra.dct(2), laws=["commutativity"])
+    with pytest.raises(ValueError, match="is a projection, whose laws hold for tensors in its range alone"):
+        check_algebra(algebra.projected(np.eye(3)[:, :2]))
     with pytest.raises(ValueError, match="examples=0; expected 1 or more"):
         check_algebra(algebra.dct(2), examples=0)
 
