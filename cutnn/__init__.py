@@ -9,7 +9,7 @@ derivatives (`ct.grad`), the devices (`ct.set_device`) and the rooms (`ct.algebr
 
 import os as _os
 
-from cutnn import algebra, array, data, device, nn, optim, plot, tape, train
+from cutnn import algebra, array, data, device, nn, optim, plot, tape, testing, train
 from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
 from cutnn.device import (
     DeviceError,
@@ -75,6 +75,7 @@ __all__ = [
     "stop_gradient",
     "synchronize",
     "tape",
+    "testing",
     "to_device",
     "to_host",
     "train",

@@ -7,9 +7,9 @@ and the truncated SVD.
 A component belongs to one face of the transform domain: it is u ⊗ m, of a singular vector u, (features,), of that
 face and a row m, (n,), of the transform. Of all faces the best are taken, as the t-SVDMII does.
 
-Source: Mor, Cohen, Asher, Ouakrim, Hochman, Avron, Kilmer, Zeevi and others, Dimensionality reduction of longitudinal
-'omics data using modern tensor factorizations, PLoS Computational Biology 18 (2022), who call it TCAM; Kilmer, Horesh,
-Avron, Newman, Tensor-tensor algebra for optimal representation and compression of multiway data, PNAS 118 (2021).
+Source: Mor, Cohen, Valdés-Mas, Kviatcovsky, Elinav, Avron, Dimensionality reduction of longitudinal 'omics data using
+modern tensor factorizations, PLOS Computational Biology 18 (2022), the method TCAM; Kilmer, Horesh, Avron, Newman,
+Tensor-tensor algebra for optimal representation and compression of multiway data, PNAS 118 (2021).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _BY_NAME = {
 class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What the estimators share: samples, as lateral slices, by their coordinates along kept singular vectors.
 
-    A real tensor's transform is n real matrices, if of each conjugate pair Â, conj(Â) of faces √2 Re Â and -√2 Im Â
-    are taken. The coordinates of samples are those of Ûᴴ ★ X̂, (n, r, samples), and `_order` says which of the n r
+    A real tensor's transform is n real matrices, if √2 Re and -√2 Im are taken of one of each pair of conjugate faces.
+    The coordinates of samples are those of Ûᴴ X̂, face by face, (n, r, samples), and `_order` says which of the n r
     are the scores, and in what order.
     """
 
@@ -72,34 +72,13 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Find the components of X, (samples, features, *tubes); y is ignored. Returns the estimator itself."""
-        X = self._checked(X, fitting=True)
-        if self._centre:
-            self.mean_ = ct.mean(X, axis=0)
-        A = _slices(self._centred(X))
-        self.star_ = star = _resolve(self._name, self.algebra, A)
-        share, count = self._wanted(A)
-        U, multirank = self._directions(A, share, count)
-        faces = Faces(star, A)
-        self._basis = _aligned(Faces(star, U), faces)
-
-        coordinates = _coordinates(self._basis, faces)
-        energies = to_host(ct.sum(coordinates**2, axis=-1)) / _scale(star)
-        number = _faces_of_coordinates(_spectrum(star))
-        held = np.arange(U.shape[-1]) < multirank.ravel()[number][:, None]
-        order = np.argsort(-np.where(held, energies, -1), axis=None, kind="stable")[: int(held.sum())]
-        order = order[: self._length(energies.ravel()[order], share, count)]
-        face, column = np.unravel_index(order, energies.shape)
-
-        width = int(column.max()) + 1
-        self._basis = [basis[..., :width] for basis in self._basis]
-        self._order = face * width + column
-        self.n_components_ = len(order)
-        self.multirank_ = np.bincount(number[face], minlength=math.prod(star.face_shape)).reshape(
-            star.face_shape
-        )
-        self.singular_values_ = np.sqrt(energies.ravel()[order])
-        self._describe(energies.ravel()[order], _energy(faces) / _scale(star), len(X))
+        self._fit(X)
         return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """The scores of X, (samples, n_components_), as `fit` and then `transform` give them, for little more than
+        the cost of `fit`."""
+        return self._fit(X)
 
     def transform(self, X: Any) -> Any:
         """The scores of samples X, (samples, features, *tubes): (samples, n_components_).
@@ -137,27 +116,53 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         eye = self._unit_scores()
         shape = (eye.shape[0], self.n_features_in_, *self.star_.shape)
-        return vjp(self._scores, namespace(eye).zeros(shape, dtype=eye.dtype))[1](eye)
+        return vjp(self._scores, namespace(eye).zeros(shape, dtype=eye.dtype))[1](eye)[0]
 
     # ------------------------------------------------------------------------------------------ the formulas
 
+    def _fit(self, X: Any) -> Any:
+        """Set all that `fit` finds, and give the scores of X."""
+        X = self._checked(X, fitting=True)
+        if self._centre:
+            self.mean_ = ct.mean(X, axis=0)
+        A = _slices(self._centred(X))
+        self.star_ = star = _resolve(self._name, self.algebra, A)
+        share, count = self._wanted(A)
+        faces = Faces(star, A)
+        vectors, multirank = self._vectors(A, faces, share, count)
+        basis = _aligned(vectors, faces)
+
+        coordinates = _coordinates(basis, faces)
+        energies = to_host(ct.sum(coordinates**2, axis=-1)) / _scale(star)
+        number = _faces_of_coordinates(faces)
+        held = np.arange(energies.shape[-1]) < multirank.ravel()[number][:, None]
+        order = np.argsort(-np.where(held, energies, -1), axis=None, kind="stable")[: int(held.sum())]
+        order = order[: self._length(energies.ravel()[order], share, count)]
+        face, column = np.unravel_index(order, energies.shape)
+
+        width = int(column.max()) + 1
+        self._basis = [u[..., :width].copy() for u in basis]
+        self._order = face * width + column
+        self.n_components_ = len(order)
+        self.multirank_ = np.bincount(number[face], minlength=len(number)).reshape(star.face_shape)
+        self.singular_values_ = np.sqrt(energies.ravel()[order])
+        self._describe(energies.ravel()[order], _energy(faces) / _scale(star), len(X))
+        return _chosen(star, coordinates, order)
+
     def _scores(self, X: Any) -> Any:
         """The scores of samples without mean."""
-        coordinates = _coordinates(self._basis, Faces(self.star_, _slices(X)))
-        flat = ct.reshape(coordinates, (-1, X.shape[0]))
-        return ct.take(flat, like(self._order, flat), axis=0).T * (1 / math.sqrt(_scale(self.star_)))
+        return _chosen(self.star_, _coordinates(self._basis, Faces(self.star_, _slices(X))), self._order)
 
     def _synthesis(self, scores: Any) -> Any:
         """The samples without mean of scores, which other coordinates are 0 beside."""
         star, spectrum = self.star_, _spectrum(self.star_)
-        width = self._basis[0].shape[-1]
-        count = math.prod(star.face_shape)
-        place = np.full(count * width, self.n_components_)
+        faces, width = spectrum.times.sum(), self._basis[0].shape[-1]
+        place = np.full(faces * width, self.n_components_)
         place[self._order] = np.arange(self.n_components_)
         rows = ct.concat([scores.T, ct.zeros_like(scores.T[:1])], axis=0)
-        coordinates = ct.reshape(ct.take(rows, like(place, rows), axis=0), (count, width, -1))
-        faces = _from_coordinates(coordinates * math.sqrt(_scale(star)), spectrum)
-        Z = [basis @ part for basis, part in zip(self._basis, faces, strict=True)]
+        coordinates = ct.reshape(ct.take(rows, like(place, rows), axis=0), (faces, width, -1))
+        parts = _from_coordinates(coordinates * math.sqrt(_scale(star)), spectrum)
+        Z = [basis @ part for basis, part in zip(self._basis, parts, strict=True)]
         return _samples(spectrum.tensor(spectrum.joined(Z)))
 
     def _unit_scores(self) -> Any:
@@ -173,8 +178,10 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     # ------------------------------------------------------------------------- what the estimators differ in
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
-        """Left singular slices of A, and how many of them each face has."""
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
+        """Left singular vectors of the parts of the faces of A, and how many each face of the spectrum has."""
         raise NotImplementedError
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
@@ -220,7 +227,7 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _wanted(self, A: Any) -> tuple[float | None, int | None]:
         """The share of the energy, or the number of components, that n_components asks for."""
-        wanted, most = self.n_components, self.star_.n * min(A.shape[-2:])
+        wanted, most = self.n_components, math.prod(self.star_.face_shape) * min(A.shape[-2:])
         if wanted is None:
             return None, most
         if isinstance(wanted, numbers.Integral) and not isinstance(wanted, bool) and 1 <= wanted <= most:
@@ -229,7 +236,8 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             return float(wanted), None
         raise ValueError(
             f"{self._name}: n_components is {wanted!r}; expected a number of components, 1 to {most}, which is "
-            "min(samples, features) times the faces, a share of the energy, above 0.0 and up to 1.0, or None for all"
+            "the number of faces times min(samples, features), a share of the energy, above 0.0 and up to 1.0, or None "
+            "for all"
         )
 
     @property
@@ -256,15 +264,16 @@ class TensorPCA(_TensorProjection):
 
     Parameters
     ----------
-    n_components : how many components, 1 to n min(samples, features); a share of the variance, 0.9 say, for as few as
-        reach it; None for all.
+    n_components : how many components, up to the number of faces times min(samples, features); or a share of the
+        variance, 0.9 say, for as few as reach it; None for all.
     algebra : the algebra of the tubes, a `StarAlgebra`, or a name: "dct", "dst", "fft", "haar", "hadamard", "hartley",
         "identity", or "data" for the M that suits the centred samples (`algebra.from_data`). With several tube axes
         each has the transform of that name.
 
     For M = c · unitary the components are orthonormal, scores are inner products of samples with them, and the
-    variance is that of X. For another M the variance is that of the transform, at the mean scale of M, components
-    are those of the synthesis, and the scores inner products with `dual_components_`.
+    variance is that of X. For another M the variance is that of the transform, by the mean of the squared singular
+    values of M, components are those of the synthesis, and the scores inner products with `dual_components_`. In a
+    projected algebra all this is of the projection of X.
 
     Scores of one face are uncorrelated; those of two faces need not be, as faces are factored apart. In the Fourier
     algebra the singular vector u of a face of a conjugate pair gives two real components, √2 Re and √2 Im of u ⊗ m,
@@ -272,7 +281,7 @@ class TensorPCA(_TensorProjection):
     the first largest. They hold the variance of the pair, 2 σ², in two parts, are ordered by their own, and one may
     be kept without the other. Of two triplets of such a face the complex scores are uncorrelated, not the real ones.
 
-    Signs: of every singular vector the entry of the largest real part, in magnitude, is positive.
+    Signs: of every singular vector the entry of the largest real part, in magnitude, has it positive.
 
     Attributes
     ----------
@@ -280,7 +289,7 @@ class TensorPCA(_TensorProjection):
     mean_ : (features, *tubes).
     explained_variance_ : of each score, over samples - 1. explained_variance_ratio_ : its share of that of X.
     singular_values_ : the norms of the scores of X.
-    multirank_ : how many components each face has, (*tubes). star_ : the algebra. n_components_, n_features_in_.
+    multirank_ : how many components each face has. star_ : the algebra. n_components_, n_features_in_.
 
     X is what scikit-learn takes, or a CuPy array: scores, components and the mean are then CuPy's too; statistics are
     NumPy's. `transform` and `inverse_transform` are differentiable. Raises ValueError for n_components out of range,
@@ -309,9 +318,11 @@ class TensorPCA(_TensorProjection):
 
     _centre = True
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
-        U = self.star_.svd(A).U
-        return U, np.full(self.star_.shape, U.shape[-1])
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
+        vectors = [_left_vectors(part) for part in faces.parts]
+        return vectors, np.full(self.star_.face_shape, min(A.shape[-2:]))
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
         if share is None:
@@ -329,13 +340,13 @@ class TensorSVD(_TensorProjection):
 
     X is (samples, features, *tubes). Of the singular triplets of all faces of its transform the largest are kept,
     and the code of a sample is its coefficients in them; `inverse_transform` decodes. Of matrices it is the truncated
-    SVD. It is the projection of `nn.t_svdmii`, with each number of the code that is not 0 by construction. For M = c ·
-    unitary ‖X - decoded‖² is ‖X‖² less the energy kept, the sum of `singular_values_`².
+    SVD. The decoded samples are those of `nn.t_svdmii`. For M = c · unitary ‖X - decoded‖² is ‖X‖² less the energy
+    kept, the sum of `singular_values_`².
 
     Parameters
     ----------
-    n_components : how many numbers the code of a sample has, 1 to n min(samples, features); or the share of the
-        energy ‖X̂‖² to keep in as few as possible, 0.99 say; None for all.
+    n_components : how many numbers the code of a sample has, up to the number of faces times min(samples, features);
+        or the share of the energy ‖X̂‖² to keep in as few as possible, 0.99 say; None for all.
     algebra : as of `TensorPCA`, which also says what components and signs are.
 
     Both components of a conjugate pair of the Fourier algebra are kept, or none, so that the projection is linear
@@ -348,7 +359,7 @@ class TensorSVD(_TensorProjection):
     storage_ : how many numbers the codes of X and the vectors of the components are.
     compression_ratio_ : the entries of X by `storage_`. relative_error_ : that of the decoded X.
 
-    Raises ValueError as `TensorPCA`, and where n_components=1 asks for half a conjugate pair.
+    Raises ValueError as `TensorPCA`, where n_components=1 asks for half a conjugate pair, and for a share of X = 0.
 
     >>> import numpy as np
     >>> from cutnn.estimators import TensorSVD
@@ -364,16 +375,22 @@ class TensorSVD(_TensorProjection):
 
     _centre = False
 
-    def _directions(self, A: Any, share: float | None, count: int | None) -> tuple[Any, np.ndarray]:
+    def _vectors(
+        self, A: Any, faces: Faces, share: float | None, count: int | None
+    ) -> tuple[list[Any], np.ndarray]:
         U, _, _, multirank, costs = self.star_.svd_energy(A, share, count=count)
+        if U.shape[-1] == 0 and share is not None:
+            raise ValueError(
+                f"{self._name}: X is 0, and no component has a share of its energy; expected n_components as a number"
+            )
         if U.shape[-1] == 0:
             raise ValueError(
-                f"{self._name}: n_components is {self.n_components}, and the largest singular value belongs to a "
-                "conjugate pair of faces, which has two components; expected 2 or more, or a real M"
+                f"{self._name}: n_components is {count}, and the largest singular value belongs to a conjugate pair of "
+                "faces, which has two components; expected 2 or more, or a real M"
             )
         self.storage_, self.compression_ratio_ = int(costs.storage), float(costs.ratio)
         self.relative_error_ = float(costs.relative_error)
-        return U, to_host(multirank)
+        return Faces(self.star_, U).parts, to_host(multirank)
 
     def _length(self, energies: np.ndarray, share: float | None, count: int | None) -> int:
         return len(energies)
@@ -432,14 +449,22 @@ def _scale(star: StarAlgebra) -> float:
     return math.prod(float(np.sum(np.abs(t.matrix()) ** 2)) / t.faces for t in star.transforms)
 
 
-def _aligned(U: Faces, A: Faces) -> list[Any]:
-    """The faces of Û with their signs and phases fixed.
+def _left_vectors(faces: Any) -> Any:
+    """U of the SVD of each face; of wide ones by R of their transposes (28 of 28 × 5000: 0.3 s, and 1.1 s else)."""
+    xp, (rows, columns) = namespace(faces), faces.shape[-2:]
+    if columns > rows:
+        faces = xp.linalg.qr(faces.mT.conj(), mode="r").mT.conj()
+    return xp.linalg.svd(faces, full_matrices=False)[0]
+
+
+def _aligned(vectors: list[Any], faces: Faces) -> list[Any]:
+    """Singular vectors of the faces with their signs and phases fixed.
 
     A phase e^{iθ} of u turns its coordinates z of the samples by e^{-iθ}: the one that makes Σ z² real and positive
     makes Re z and Im z uncorrelated, Σ Re z Im z = 0, and Re z the larger.
     """
     basis = []
-    for u, a in zip(U.parts, A.parts, strict=True):
+    for u, a in zip(vectors, faces.parts, strict=True):
         xp = namespace(u)
         if u.dtype.kind == "c":
             squares = ((u.mT.conj() @ a) ** 2).sum(axis=-1)
@@ -458,10 +483,16 @@ def _energy(faces: Faces) -> float:
 def _coordinates(basis: list[Any], faces: Faces) -> Any:
     """The real coordinates of faces in a basis, (n, r, samples): of the real faces, then Re and Im of the pairs."""
     parts = [ct.conj(u).mT @ a for u, a in zip(basis, faces.parts, strict=True)]
-    if len(parts) > 1:
-        own, z = parts
-        parts = [own, math.sqrt(2) * ct.real(z), -math.sqrt(2) * ct.imag(z)]
-    return ct.concat(parts, axis=0)
+    if len(parts) == 1:
+        return parts[0]
+    own, z = parts
+    return ct.concat([own, math.sqrt(2) * ct.real(z), -math.sqrt(2) * ct.imag(z)], axis=0)
+
+
+def _chosen(star: StarAlgebra, coordinates: Any, order: np.ndarray) -> Any:
+    """The scores (samples, len(order)) that some of the coordinates (n, r, samples) are."""
+    flat = ct.reshape(coordinates, (-1, coordinates.shape[-1]))
+    return ct.take(flat, like(order, flat), axis=0).T * (1 / math.sqrt(_scale(star)))
 
 
 def _from_coordinates(x: Any, spectrum: Spectrum) -> list[Any]:
@@ -474,8 +505,8 @@ def _from_coordinates(x: Any, spectrum: Spectrum) -> list[Any]:
 
 
 def _faces_of_coordinates(spectrum: Spectrum) -> np.ndarray:
-    """The number of the face that each of the n coordinates stands for; that of Im is the conjugate face."""
-    others = np.setdiff1d(np.arange(math.prod(spectrum.star.face_shape)), spectrum.numbers)
+    """The number of the face that each of the coordinates stands for; that of Im is the conjugate face."""
+    others = np.setdiff1d(np.arange(spectrum.times.sum()), spectrum.numbers)
     place = spectrum.of_all(np.arange(len(spectrum.times))).ravel()
     return np.concatenate([spectrum.numbers, others[np.argsort(place[others])]])
 

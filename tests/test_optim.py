@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cutnn as ct
-from cutnn import optim
+from cutnn import nn, optim
+from cutnn.algebra.manifolds import STIEFEL
 
 MADE = {
     "sgd": lambda m: optim.SGD(m, 0.05),
@@ -334,3 +335,59 @@ def test_the_gpu_kernel_says_what_the_blocks_do(name, clip, pretend_device, monk
     assert restored.steps == 5
     for moments in zip(restored.state().values(), kernels.state().values(), strict=True):
         np.testing.assert_array_equal(*map(ct.to_host, moments))
+
+
+class OnManifold(nn.Module):
+    """A matrix with orthonormal columns, and a free one."""
+
+    Q: np.ndarray
+    w: np.ndarray
+
+    def manifold_of(self, field):
+        return STIEFEL if field == "Q" else None
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_leaf_on_a_manifold_stays_there_beside_free_ones(name):
+    rng = np.random.default_rng(0)
+    Q = STIEFEL.random(5, 3, seed=0)
+    model = {"both": OnManifold(Q.copy(), np.ones(3)), "free": [np.ones(2)]}
+    alone = [np.ones(3), np.ones(2)]
+    optimizer, twin = MADE[name](model), MADE[name](alone)
+    for _ in range(20):
+        g, h = rng.normal(size=3), rng.normal(size=2)
+        optimizer.step({"both": OnManifold(rng.normal(size=(5, 3)), g), "free": [h]})
+        twin.step([g, h])
+    np.testing.assert_array_equal(model["both"].w, alone[0])
+    np.testing.assert_array_equal(model["free"][0], alone[1])
+    assert STIEFEL.distance(model["both"].Q) < 1e-14
+    assert np.abs(model["both"].Q - Q).max() > 1e-2
+
+
+def test_descent_on_a_manifold_finds_the_leading_eigenvectors():
+    A = np.diag([5.0, 4.0, 1.0, 0.5])
+    model = OnManifold(STIEFEL.random(4, 2, seed=1), np.ones(1))
+    for make in (
+        lambda m: optim.SGD(m, 0.05, momentum=0.9),
+        lambda m: optim.Adam(m, optim.cosine(0.05, 400)),
+    ):
+        model.Q[...] = STIEFEL.random(4, 2, seed=1)
+        optimizer = make(model)
+        for _ in range(400):
+            optimizer.step(ct.grad(lambda m: -ct.sum(m.Q * (A @ m.Q)) + 0.0 * ct.sum(m.w))(model))
+        assert np.sum(model.Q * (A @ model.Q)) == pytest.approx(9, abs=1e-6)
+
+
+def test_a_leaf_on_a_manifold_is_moved_in_place_on_another_library(pretend_device):
+    class Alone(OnManifold):
+        pass
+
+    for make in (lambda m: optim.SGD(m, 0.1, momentum=0.9, clip=1.0), lambda m: optim.Adam(m, 0.1)):
+        Q, G = STIEFEL.random(4, 2, seed=0), np.random.default_rng(0).normal(size=(4, 2))
+        here, there = Alone(Q.copy(), None), Alone(pretend_device.asarray(Q), None)
+        given = there.Q
+        first, second = make(here), make(there)
+        for _ in range(3):
+            first.step(Alone(G, None))
+            second.step(Alone(pretend_device.asarray(G), None))
+        np.testing.assert_allclose(given.get(), here.Q, rtol=1e-12)

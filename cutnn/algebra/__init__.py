@@ -4,7 +4,7 @@
 `star(A, B)` is A ★ B. Tensors are faces first: (*batch, n, l, m).
 """
 
-from cutnn.algebra import lowrank
+from cutnn.algebra import learned, lowrank, manifolds
 from cutnn.algebra.catalogue import (
     banded,
     dct,
@@ -49,7 +49,9 @@ __all__ = [
     "hadamard",
     "hartley",
     "identity",
+    "learned",
     "lowrank",
+    "manifolds",
     "plain",
     "product",
     "projected",

@@ -18,7 +18,6 @@ direction method of multipliers, Foundations and Trends in Machine Learning 3 (2
 from __future__ import annotations
 
 import math
-import operator
 import time
 import warnings
 from collections.abc import Callable
@@ -79,10 +78,11 @@ class Options(TypedDict, total=False):
 class LowRankResult:
     """What the iterations reached.
 
-    `low_rank` and, of robust PCA, `sparse` (else None) are tensors; `history` is a table, a structured array with a
-    row an iteration and the columns iteration, primal, dual (relative residuals), objective, tubal_rank (the largest
-    rank of a face, of all tensors of a batch), penalty and seconds. `reason` is why they ended: "converged",
-    "max_iterations", "callback" or "interrupted" (Ctrl-C). `multiplier` and `penalty` are what `start=` goes on with.
+    `low_rank` and, of robust PCA, `sparse` (else None) are tensors. `history` is a table, a structured array with a row
+    an iteration and the columns iteration, primal and dual (relative residuals), objective, tubal_rank (the largest
+    rank of a face, of all tensors of a batch), penalty, and seconds since the start. `reason` is why they ended:
+    "converged", "max_iterations", "callback" or "interrupted" (Ctrl-C). `multiplier` and `penalty` are what `start=`
+    goes on with.
     """
 
     low_rank: Any
@@ -291,6 +291,7 @@ class _Step:
         # By the Gram matrix a singular value σ₁ brings rounding errors of about ½ eps (σ₁ μ)² into L.
         self.allowed = math.sqrt(0.2 * tolerance / float(np.finfo(X.dtype).eps))
         self.largest = 2.0
+        self.times: Any = None
 
     def __call__(self, L: Any, E: Any, U: Any, mu: float) -> tuple[Any, Any, Any, Any]:
         star, (_, X, prox, value, scale, _), (V, S) = self.star, self.problem, self.spare
@@ -314,7 +315,9 @@ class _Step:
         V -= E
         sizes = xp.maximum(xp.maximum(norms(star, L), norms(star, E)), self.size)
         primal = _ratio(norms(star, V), sizes)
-        nuclear = xp.sum(xp.sum(values, axis=-1) * like(faces.times, values), axis=-1)
+        if self.times is None:
+            self.times = like(faces.times, values)
+        nuclear = xp.sum(xp.sum(values, axis=-1) * self.times, axis=-1)
         objective = (nuclear / self.ell).reshape(scale.shape)
         if value is not None:
             objective = objective + value(E)
@@ -404,8 +407,8 @@ def _check_options(
         if not 0 < number < math.inf:
             raise ValueError(f"{name}: {option} is {number}; expected a positive number")
     for option, count in (("max_iterations", max_iterations), ("check_every", check_every)):
-        if operator.index(count) < 1:
-            raise ValueError(f"{name}: {option} is {count}; expected 1 or more")
+        if not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"{name}: {option} is {count}; expected a whole number from 1")
     if schedule not in ("balanced", "fixed", "increasing"):
         raise ValueError(f"{name}: schedule is {schedule!r}; expected 'balanced', 'fixed' or 'increasing'")
     if not 1 <= growth < math.inf:

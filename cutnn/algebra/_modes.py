@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from cutnn import array as ct
 from cutnn.device import namespace
 from cutnn.tape import primitive
 
@@ -21,7 +22,16 @@ def _mode_rule(g: Any, M: Any, axis: int) -> Any:
     return mode_product(g, M.T, axis)
 
 
-@primitive(A=_mode_rule)
+def _matrix_rule(g: Any, A: Any, axis: int) -> Any:
+    """Entry (k, j) is the sum over all tubes of entry k of the cotangent times entry j of the tube."""
+    lengths = (A.shape[:axis], A.shape[len(A.shape) + axis + 1 :])
+    before, after = map(math.prod, lengths)
+    flat_g = ct.reshape(g, (before, g.shape[axis], after))
+    flat_A = ct.reshape(A, (before, A.shape[axis], after))
+    return ct.tensordot(flat_g, flat_A, axes=((0, 2), (0, 2)))
+
+
+@primitive(A=_mode_rule, M=_matrix_rule)
 def mode_product(A: Any, M: Any, axis: int) -> Any:
     """M applied to every tube of A along `axis`; A and M are of one dtype."""
     if _is_swapped(A):  # a transposed weight: a copy would cost as much as the product

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from cutnn.algebra import _fast, _wavelets
+from cutnn.algebra._learned import star as learned_star
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 from cutnn.device import to_host
+from cutnn.tape import Traced, raw
 
 __all__ = [
     "banded",
@@ -199,13 +201,17 @@ def random_orthogonal(n: int, seed: int | np.random.Generator | None = None) -> 
 def from_matrix(M: Any, max_condition: float = 1e8) -> StarAlgebra:
     """The algebra of any invertible M, (n, n), real or complex; a copy of M is kept, in double precision.
 
-    With a complex M products of real tensors are complex. Raises ValueError where M is not square, not
+    With a complex M products of real tensors are complex. An M that `ct.grad` traces is taken as it is, and gradients
+    flow to it: see `algebra.learned.star`. Raises ValueError where M is not square, not
     finite or of a condition number above `max_condition`: a product loses as many digits as that has.
 
     >>> from cutnn import algebra
     >>> algebra.from_matrix([[1.0, 1.0], [0.0, 1.0]])
     from_matrix(2 x 2 real, condition 2.6)
     """
+    if type(M) is Traced:
+        from_matrix(raw(M), max_condition)  # raises where this M makes no algebra
+        return learned_star(M, manifold="general")
     M = _numbers("from_matrix", "M", M)
     if M.ndim != 2 or M.shape[0] != M.shape[1] or M.shape[0] == 0:
         raise ValueError(f"from_matrix: M has shape {M.shape}; expected a square matrix (n, n), n > 0")

@@ -73,8 +73,9 @@ def robust_pca(
     X is (*batch, *shape, l, m). With sparse="tubes" the sum is of the norms of the tubes of E. The default weight is
     1/√(max(l, m) ℓ) where MᴴM = ℓ I (ℓ = n for the Fourier algebra, 1 for orthonormal M), and √n times that for
     tubes: with it, where the tubal rank is at most of the order of min(l, m) / log(max(l, m) n)² and the corrupted
-    entries lie at random, the minimum is the decomposition itself, with high probability. Where a boolean `mask`, (or
-    what broadcasts to the shape of X), is false, X is unknown, may be anything, and E is 0.
+    entries lie at random, the minimum is the decomposition itself, with high probability. Where a boolean `mask`, of
+    the shape of X or one that broadcasts to it, is false, X is unknown and may be anything, and E is 0; the default
+    weight is then over the root of the share that is known (Candès, Li, Ma, Wright, Journal of the ACM 58 (2011)).
 
     Raises ValueError for numbers that are not finite, a wrong shape, weight or option, and for M that is no multiple of
     a unitary matrix; NotDifferentiableError inside `grad`. (Lu, Feng, Chen, Liu, Lin, Yan, Tensor robust principal
@@ -93,15 +94,17 @@ def robust_pca(
     X = _tensor(star, "robust_pca", X)
     if sparse not in ("entries", "tubes"):
         raise ValueError(f"robust_pca: sparse is {sparse!r}; expected 'entries' or 'tubes'")
-    if weight is None:
-        weight = 1 / math.sqrt(max(X.shape[-2:]) * norm_scale(star) / (star.n if sparse == "tubes" else 1))
-    elif not 0 < weight < math.inf:
+    if weight is not None and not 0 < weight < math.inf:
         raise ValueError(
             f"robust_pca: weight is {weight}; expected a positive number, or None for the theory's"
         )
     xp, axes = namespace(X), tuple(range(-2 - len(star.shape), 0))
     mask = None if mask is None else _mask(star, "robust_pca", X, mask)
     X = _known("robust_pca", X, mask)
+    if weight is None:
+        share = 1.0 if mask is None else float(xp.mean(mask))
+        length = star.n if sparse == "tubes" else 1
+        weight = math.sqrt(length / (max(X.shape[-2:]) * norm_scale(star) * share))
 
     def seen(E: Any) -> Any:
         return E if mask is None else xp.where(mask, E, 0)
@@ -110,8 +113,11 @@ def robust_pca(
         return xp.abs(E) if sparse == "entries" else _tube_norms(star, E)
 
     def prox(V: Any, t: float) -> Any:
-        known = seen(V)
-        shrunk = _shrunk(known, sizes(known), weight * t)
+        if sparse == "entries" and V.dtype.kind == "f":  # the same in a sixth of the time
+            shrunk = V - xp.clip(V, -weight * t, weight * t)
+        else:
+            known = seen(V)
+            shrunk = _shrunk(known, sizes(known), weight * t)
         return shrunk if mask is None else xp.where(mask, shrunk, V)
 
     def value(E: Any) -> Any:
@@ -211,7 +217,8 @@ def recover(
     if missed > noise + float(np.finfo(Z.dtype).eps) ** 0.5 * norm(measurements.y):
         raise ValueError(
             f"recover: no tensor has these measurements: the nearest is {missed:.3g} from y in norm, and noise is "
-            f"{noise:.3g}; give a larger noise"
+            f"{noise:.3g}; give a larger noise (or, where functions are so badly conditioned that conjugate gradients "
+            "did not get there, a matrix)"
         )
     xp, scale = namespace(Z), spectral_norm(star, Z)
     factor = float(scale.reshape(()))

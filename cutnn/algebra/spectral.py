@@ -226,7 +226,10 @@ class SpectralFunctions:
         """
         A = check.tensor(self, "trace", A)
         check.square(self, "trace", A)
-        return ct.linalg.trace(A)
+        tube = ct.linalg.trace(A)
+        if self.face_shape == self.shape:
+            return tube
+        return self.inverse(self._forward(ct.expand_dims(tube, axis=(-2, -1))))[..., 0, 0]
 
     def det(self: StarAlgebra, A: Any) -> Any:
         """The determinant of A (..., m, m), a tube, (*batch, *shape), whose transform holds those of the faces.
@@ -296,12 +299,13 @@ class SpectralFunctions:
         return _total(faces, faces.map(lambda x: nuclear_norm(x, noise))) / scale
 
     def singular_value_threshold(self: StarAlgebra, A: Any, tau: Any) -> Any:
-        """The X that minimises tau ‖X‖_* + ½ ‖X - A‖_F² (`nuclear_norm`, `norm`): its proximal operator.
+        """The X that minimises tau ‖X‖_* + ½ ‖X - A‖_F² (`nuclear_norm`, `norm`), in the range of a projected algebra.
 
-        Of each face of Â the singular values are lowered by tau, to 0 at least: with MᴴM = ℓI both terms are sums
-        over the faces, over ℓ, so that tau needs no scale. tau ≥ 0 is a number, or one for each tensor, (*batch);
-        gradients of A and tau are right at equal and at zero singular values, to second order. Raises ValueError for
-        a negative tau, and where M is not a multiple of a unitary matrix. (Lu et al. 2020.)
+        It is the proximal operator of the norm: of each face of Â the singular values are lowered by tau, to 0 at
+        least. With MᴴM = ℓI both terms are sums over the faces, over ℓ, so that tau needs no scale. tau ≥ 0 is a
+        number, or one for each tensor, (*batch). Gradients of A and tau are right at equal and at zero singular values,
+        to second order. Raises ValueError for a negative tau, and where M is not a multiple of a unitary matrix. (Lu
+        et al. 2020.)
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -478,6 +482,7 @@ def _total(faces: Faces, numbers: Any) -> Any:
 
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:
     """A number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
+    x = float(x) if isinstance(x, np.generic) else x
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
     if not bool(namespace(raw(x)).all(raw(x) >= 0)):
         raise ValueError(f"{star}.{name}: {label} is {x}; expected numbers of at least 0")

@@ -127,6 +127,10 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         >>> algebra.fft(3).eye(1).ravel()
         array([1., 0., 0.])
         """
+        if not all(t.constant for t in self.transforms):  # a learned M: gradients flow to it
+            kind = np.result_type(dtype or np.float64, np.float16 if self.real_products else np.complex64)
+            faces = default_namespace().eye(m, dtype=kind)
+            return self.inverse(ct.broadcast_to(faces, (*self.face_shape, m, m)))
         tube: np.ndarray = np.ones(())
         for transform in self.transforms:
             tube = np.multiply.outer(tube, transform.identity_tube())
@@ -242,7 +246,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         return self.inverse(result)
 
     def norm(self, A: Any) -> Any:
-        """The Frobenius norm of each tensor of a batch, (*batch,).
+        """The Frobenius norm of the entries of each tensor of a batch, (*batch,), whatever M; ‖Â‖_F / √ℓ if MᴴM = ℓI.
 
         >>> from cutnn import algebra
         >>> import numpy as np

@@ -39,6 +39,9 @@ class Transform:
            [ 0.70710677, -0.70710677]], dtype=float32)
     """
 
+    constant = True
+    """Whether M is fixed once and for all; if not, it is an array that gradients flow to (`algebra.learned`)."""
+
     def __init__(
         self,
         name: str,

@@ -2,7 +2,7 @@
 
 Of the factors of an SVD the derivatives have the reciprocals of all gaps between singular values in them; of the
 truncated matrix only those of the gap that the rank is cut at. It is f(A) for f(s) = s above a threshold, else 0,
-and its derivatives are divided differences of f (`_spectral.py`).
+and its derivatives are divided differences of f (`_differences.py`).
 
 Source: Feppon, Lermusiaux, A geometric approach to dynamical model order reduction, SIAM Journal on Matrix Analysis
 and Applications 39 (2018), theorem 25: the derivative of the orthogonal projection on matrices of a rank.
@@ -14,7 +14,8 @@ import warnings
 from typing import Any, NamedTuple
 
 from cutnn.array._define import fit
-from cutnn.array._spectral import _odd_first, _sorted, factors_of
+from cutnn.array._differences import _sorted
+from cutnn.array._spectral import _odd_first, factors_of
 from cutnn.array.elementwise import conj
 from cutnn.device import namespace, to_host
 from cutnn.tape import NotDifferentiableWarning, constant, primitive, raw

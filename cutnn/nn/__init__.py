@@ -7,6 +7,7 @@ from cutnn.nn.diagnostics import Energy, GradientNorms, energy, gradient_norms, 
 from cutnn.nn.dynamics import HamiltonianNet, ResNet, TimeNet, prolong
 from cutnn.nn.faces import FaceLinear
 from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
+from cutnn.nn.learned import Learned
 from cutnn.nn.linear import Projection, pca, t_svdm, t_svdmii
 from cutnn.nn.losses import CrossEntropy, MeanSquaredError, SquaredError, TubalCrossEntropy, tubal_softmax
 from cutnn.nn.regularizers import Blocks, Regularizer, Smoothness, Tikhonov
@@ -28,6 +29,7 @@ __all__ = [
     "FaceLinear",
     "GradientNorms",
     "HamiltonianNet",
+    "Learned",
     "MeanSquaredError",
     "Module",
     "Projection",

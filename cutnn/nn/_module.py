@@ -67,6 +67,10 @@ class Module:
 
         optree.register_pytree_node(cls, flatten, unflatten, namespace="cutnn")  # type: ignore[arg-type]
 
+    def manifold_of(self, field: str) -> Any:
+        """The manifold (`algebra.manifolds`) on which optimizers keep the arrays of a field; None leaves them free."""
+        return None
+
     def __repr__(self) -> str:
         head, *lines = _lines(self)
         count = count_parameters(self)

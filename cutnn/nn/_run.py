@@ -6,11 +6,12 @@ import functools
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optree
 
+from cutnn.algebra.learned import parameters, with_parameters
 from cutnn.tape import Traced, custom_vjp, vjp
 
 __all__ = ["System", "end", "reversible_end"]
@@ -41,6 +42,17 @@ class System:
         """What a network shows of a state."""
         return self.field.observe(self.integrator.blocks(state))
 
+    @property
+    def matrices(self) -> tuple[Any, ...]:
+        """The arrays that a learned algebra is made of, () for a constant one."""
+        return parameters(self.field.star)
+
+    def over(self, matrices: tuple[Any, ...]) -> System:
+        """The system with these for its learned matrices."""
+        if not matrices:
+            return self
+        return replace(self, field=replace(self.field, star=with_parameters(self.field.star, matrices)))
+
     def start(self, operator: Any, X: Any) -> Any:
         return self.integrator.start(self.field.parts(operator), self.field.initial(X), self.h)
 
@@ -62,34 +74,41 @@ def reversible_end(system: System, steps: Any, X: Any) -> Any:
     """The last state, with a backward pass that keeps only it and computes the others from it."""
 
     @custom_vjp
-    def run(steps: Any, X: Any) -> Any:
-        return end(system, steps, X)
+    def run(steps: Any, X: Any, matrices: Any) -> Any:
+        return end(system.over(matrices), steps, X)
 
-    def forward(steps: Any, X: Any) -> Any:
-        if any(type(leaf) is Traced for leaf in _leaves((steps, X))):
+    def forward(steps: Any, X: Any, matrices: Any) -> Any:
+        if any(type(leaf) is Traced for leaf in _leaves((steps, X, matrices))):
             # An outer tape differentiates this derivative: it needs the states, stored.
-            return vjp(functools.partial(end, system), steps, X)
-        last = end(system, steps, X)
-        return last, functools.partial(_pull_back, system, steps, X, last)
+            return vjp(lambda steps, X, matrices: end(system.over(matrices), steps, X), steps, X, matrices)
+        own = system.over(matrices)
+        last = end(own, steps, X)
+        return last, functools.partial(_pull_back, own, steps, X, last)
 
     run.defvjp(forward, lambda pull, g: pull(g))
-    return run(steps, X)
+    return run(steps, X, system.matrices)
 
 
-def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[Any, Any]:
-    """The cotangents of steps and X, from the last state and its cotangent, one step at a time."""
-    gradients = []
+def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[Any, Any, Any]:
+    """The cotangents of steps, X and a learned M, from the last state and its cotangent, one step at a time."""
+    matrices = system.matrices
+    gradients, to_matrices = [], []
     for j in reversed(range(len(steps))):
-        operator, pull_operator = vjp(system.field.operator, steps[j])
+        operator, pull_operator = vjp(lambda step, M: system.over(M).field.operator(step), steps[j], matrices)
         state = system.backward(operator, state)
-        to_operator, g = vjp(system.forward, operator, state)[1](g)
+        pull_step = vjp(lambda op, z, M: system.over(M).forward(op, z), operator, state, matrices)[1]
+        to_operator, g, to_M = pull_step(g)
+        to_matrices.append(to_M)
         if j == 0:
-            started, pull = vjp(system.start, operator, X)
+            started, pull = vjp(lambda op, X, M: system.over(M).start(op, X), operator, X, matrices)
             _warn_of_drift(system, operator, started, state)
-            more, to_X = pull(g)
+            more, to_X, to_M = pull(g)
             to_operator = optree.tree_map(lambda a, b: a + b, to_operator, more, namespace="cutnn")
-        gradients.append(pull_operator(to_operator)[0])
-    return tuple(reversed(gradients)), to_X
+            to_matrices.append(to_M)
+        to_step, to_M = pull_operator(to_operator)
+        gradients.append(to_step)
+        to_matrices.append(to_M)
+    return tuple(reversed(gradients)), to_X, tuple([sum(parts) for parts in zip(*to_matrices, strict=True)])
 
 
 def _warn_of_drift(system: System, operator: Any, started: Any, recomputed: Any) -> None:

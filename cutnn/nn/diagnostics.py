@@ -237,10 +237,7 @@ def _tapped(net: TimeNet, steps: Any, taps: Any, X: Any) -> Any:
         if j == 0:
             state = integrator.start(parts, _added(field.initial(X), taps[0]), h)
         state = integrator.forward(parts, state, h)
-        blocks = integrator.blocks(state)
-        # A state may hold more than the value at its time; the rest stays.
-        moved = {id(a): b for a, b in zip(blocks, _added(blocks, taps[j + 1]), strict=True)}
-        state = optree.tree_map(lambda a, moved=moved: moved.get(id(a), a), state)
+        state = integrator.with_blocks(state, _added(integrator.blocks(state), taps[j + 1]))
     return field.observe(integrator.blocks(state))
 
 

@@ -19,6 +19,7 @@ import optree
 from cutnn import array as ct
 from cutnn.device import to_device
 from cutnn.nn import fields
+from cutnn.nn._checks import check_counts, check_input, check_settings
 from cutnn.nn._module import Module, static
 from cutnn.nn._run import System, end, reversible_end
 from cutnn.nn.initializers import Initializer, transform_aware
@@ -27,7 +28,6 @@ from cutnn.nn.integrators import Euler, Integrator, Leapfrog, Midpoint, RungeKut
 __all__ = ["HamiltonianNet", "ResNet", "TimeNet", "prolong", "time_nets"]
 
 Activation = Callable[[Any], Any]
-_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 class TimeNet(Module):
@@ -116,8 +116,7 @@ class TimeNet(Module):
           steps[2]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
           steps[3]: Step(weight=float32 (4, 3, 3), bias=float32 (4, 3, 1)), 48
         """
-        if depth < 1:
-            raise ValueError(f"{type(self).__name__}: depth must be at least 1, and is {depth}")
+        check_counts(type(self).__name__, depth=depth)
         net = object.__new__(type(self))
         ratio = len(self.steps) / depth
         steps = tuple([self._between(i * ratio) for i in range(depth)])
@@ -153,15 +152,11 @@ class TimeNet(Module):
 
     def _build(
         self, field: Any, integrator: Integrator, depth: int, h: float, reversible: bool,
-        init: Initializer, dtype: Any, seed: Any,
+        init: Initializer, dtype: np.dtype, seed: Any,
     ) -> None:  # fmt: skip
-        name, dtype = type(self).__name__, np.dtype(dtype)
-        if depth < 1:
-            raise ValueError(f"{name}: depth must be at least 1, and is {depth}")
+        name = type(self).__name__
         if not (math.isfinite(h) and h > 0):
             raise ValueError(f"{name}: the step size h must be positive, and is {h}")
-        if dtype.name not in _DTYPES:
-            raise TypeError(f"{name}: dtype is one of {', '.join(_DTYPES)}, not {dtype}")
         if not field.star.real_products and dtype.kind == "f":
             raise TypeError(
                 f"{name}: products over {field.star!r} are complex; make the network with dtype=ct.complex64"
@@ -172,24 +167,10 @@ class TimeNet(Module):
         self.steps = tuple([_on_device(field.draw(init, rng), dtype) for _ in range(depth)])
 
     def _check_input(self, X: Any) -> None:
-        """Raise where X is not what the network takes; the message says what would fit."""
-        if not hasattr(X, "shape"):
-            raise TypeError(f"{type(self).__name__} takes an array, and received a {type(X).__name__}")
-        fitting = (*self.star.shape, self.field.width)
-        if tuple(X.shape[-1 - len(fitting) : -1]) != fitting:
-            wanted = ", ".join(map(str, (*fitting, "N")))
-            raise ValueError(
-                f"{type(self).__name__}({self._summary()}) takes ({wanted}), and received {tuple(X.shape)}; the "
-                "width stays the same from step to step, so a layer before it has to change it"
-            )
         first: Any = self.steps[0]
         dtype = optree.tree_leaves(first, namespace="cutnn")[0].dtype
-        if X.dtype != dtype:
-            raise TypeError(
-                f"{type(self).__name__}({self._summary()}) has weights of {dtype} and received {X.dtype}; convert "
-                f"the input with ct.astype(X, ct.{dtype})"
-                + (f", or make the network with dtype=ct.{X.dtype}" if str(X.dtype) in _DTYPES else "")
-            )
+        hint = "The width stays the same from step to step, so a layer before it has to change it"
+        check_input(self, X, self.field.width, dtype, hint=hint)
 
     def _summary(self) -> str:
         parts = [repr(self.star), self.field.summary(), type(self.integrator).__name__, f"h={self.h:g}"]
@@ -240,7 +221,8 @@ class ResNet(TimeNet):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        _check_sizes("ResNet", star, width, hidden)
+        dtype = check_settings("ResNet", star, activation, dtype)
+        check_counts("ResNet", width=width, depth=depth, hidden=1 if hidden is None else hidden)
         if not (math.isfinite(gamma) and gamma >= 0):
             raise ValueError(f"ResNet: the damping gamma must be a number from 0 on, and is {gamma}")
         if hidden not in (None, width) and structure != "parabolic":
@@ -308,7 +290,8 @@ class HamiltonianNet(TimeNet):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        _check_sizes("HamiltonianNet", star, width, hidden)
+        dtype = check_settings("HamiltonianNet", star, activation, dtype)
+        check_counts("HamiltonianNet", width=width, depth=depth, hidden=1 if hidden is None else hidden)
         if J not in ("canonical", "ones") or (J == "ones" and form != "H1"):
             raise ValueError(f"HamiltonianNet: J is 'canonical', or 'ones' with form='H1', not {J!r}")
         if width % 2 and (form == "H2" or (form == "H1" and J == "canonical")):
@@ -343,8 +326,7 @@ def prolong(model: Any, factor: int = 2) -> Any:
     >>> len(nn.prolong(model)[0]), nn.prolong(model)[0].h
     (8, 0.125)
     """
-    if factor < 1:
-        raise ValueError(f"prolong: the factor must be at least 1, and is {factor}")
+    check_counts("prolong", factor=factor)
     return optree.tree_map(
         lambda part: part.resample(len(part) * factor) if _is_time_net(part) else 1.0 * part,
         model,
@@ -391,10 +373,3 @@ def _integrator(who: str, name: str, field: fields.Field, reversible: bool) -> I
 def _on_device(step: Any, dtype: np.dtype) -> Any:
     """The arrays of a step in a dtype, on the default device."""
     return optree.tree_map(lambda a: to_device(np.ascontiguousarray(a, dtype=dtype)), step, namespace="cutnn")
-
-
-def _check_sizes(name: str, star: Any, width: int, hidden: int | None) -> None:
-    if not hasattr(star, "forward"):
-        raise TypeError(f"{name}: the first argument is an algebra, algebra.dct(32) say")
-    if width < 1 or (hidden is not None and hidden < 1):
-        raise ValueError(f"{name}: sizes must be at least 1, and width is {width}, hidden {hidden}")

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from cutnn import array as ct
+from cutnn.nn._checks import check_input
 from cutnn.nn.initializers import Initializer, transform_aware
-from cutnn.nn.layers import Activation, TLinear, _check_input
+from cutnn.nn.layers import Activation, TLinear
 
 __all__ = ["FaceLinear"]
 
@@ -51,7 +52,7 @@ class FaceLinear(TLinear):
         self.bias = None if self.bias is None else star.forward(self.bias)
 
     def __call__(self, X: Any) -> Any:
-        _check_input(self, X)
+        check_input(self, X, self.n_in, self.weight.dtype, mixed=True)
         Y_hat = ct.matmul(self.weight, self.star.forward(self._matched(X)))
         if self.bias is not None:
             Y_hat = Y_hat + self.bias

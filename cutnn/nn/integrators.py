@@ -2,7 +2,7 @@
 
 An integrator knows no weights and no algebra. `start(parts, blocks, h)` makes the first state, what a step needs to
 know; `forward(parts, state, h)` is one step of size h; `backward(parts, state, h)` undoes it, for the reversible
-ones; `blocks(state)` is the value at the state's time. Weights are held over a step.
+ones; `blocks(state)` is the value at the state's time, `with_blocks` puts another there. Weights are held over a step.
 
 The value is a tuple of blocks, one or two. `parts`, the vector field of one step, has a function a block: of one
 block Y′ = parts[0](Y); of two, A′ = parts[0](B) and B′ = parts[1](A), since each of our systems of two is separable.
@@ -46,6 +46,10 @@ class Integrator:
         value: Blocks = state
         return value
 
+    def with_blocks(self, state: Any, blocks: Blocks) -> Any:
+        """The state with another value at its time."""
+        return blocks
+
     def forward(self, parts: Parts, state: Any, h: float) -> Any:
         """The state a step later."""
         raise NotImplementedError
@@ -85,8 +89,20 @@ class RungeKutta4(Integrator):
         return _moved(state, h / 6, mean)
 
 
+class _TwoStep(Integrator):
+    """Those of two steps, which run either way: a state is (Y_{j−1}, Y_j)."""
+
+    reversible: ClassVar[bool] = True
+
+    def blocks(self, state: Any) -> Blocks:
+        return state[1]
+
+    def with_blocks(self, state: Any, blocks: Blocks) -> Any:
+        return state[0], blocks
+
+
 @dataclass(frozen=True)
-class Midpoint(Integrator):
+class Midpoint(_TwoStep):
     """The explicit midpoint rule for Y′ = f(Y), of order 2: Y_{j+1} = Y_{j−1} + 2h f(Y_j).
 
     A state is (Y_{j−1}, Y_j). It starts from Y_{−1} = Y_0 − h f(Y_0), so the first step is one of Euler's.
@@ -95,13 +111,8 @@ class Midpoint(Integrator):
     ((0.75,), (0.625,))
     """
 
-    reversible: ClassVar[bool] = True
-
     def start(self, parts: Parts, blocks: Blocks, h: float) -> Any:
         return _moved(blocks, -h, rates(parts, blocks)), blocks
-
-    def blocks(self, state: Any) -> Blocks:
-        return state[1]
 
     def forward(self, parts: Parts, state: Any, h: float) -> Any:
         previous, Y = state
@@ -113,7 +124,7 @@ class Midpoint(Integrator):
 
 
 @dataclass(frozen=True)
-class Leapfrog(Integrator):
+class Leapfrog(_TwoStep):
     """Leapfrog for the second-order equation Y″ = f(Y), of order 2: Y_{j+1} = 2Y_j − Y_{j−1} + h² f(Y_j).
 
     A state is (Y_{j−1}, Y_j). It starts at rest, Y′ = 0, from Y_{−1} = Y_0 + ½h² f(Y_0).
@@ -122,13 +133,8 @@ class Leapfrog(Integrator):
     ((1.0,), (0.75,))
     """
 
-    reversible: ClassVar[bool] = True
-
     def start(self, parts: Parts, blocks: Blocks, h: float) -> Any:
         return _moved(blocks, 0.5 * h * h, rates(parts, blocks)), blocks
-
-    def blocks(self, state: Any) -> Blocks:
-        return state[1]
 
     def forward(self, parts: Parts, state: Any, h: float) -> Any:
         previous, Y = state

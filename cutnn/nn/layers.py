@@ -15,13 +15,13 @@ import optree
 from cutnn import array as ct
 from cutnn.algebra import plain
 from cutnn.device import to_device
+from cutnn.nn._checks import check_counts, check_input, check_settings
 from cutnn.nn._module import Module, static
 from cutnn.nn.initializers import Initializer, transform_aware
 
 __all__ = ["Dense", "Sequential", "TLinear", "Unfold"]
 
 Activation = Callable[[Any], Any]
-_DTYPES = ("float32", "float64", "complex64", "complex128")
 
 
 class TLinear(Module):
@@ -57,13 +57,8 @@ class TLinear(Module):
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
     ) -> None:
-        if not hasattr(star, "forward"):
-            raise TypeError(f"{type(self).__name__}: the first argument is an algebra, algebra.dct(28) say")
-        if min(n_in, n_out) < 1:
-            raise ValueError(f"{type(self).__name__}: sizes must be at least 1, and are {n_in} → {n_out}")
-        dtype = np.dtype(dtype)
-        if dtype.name not in _DTYPES:
-            raise TypeError(f"{type(self).__name__}: dtype is one of {', '.join(_DTYPES)}, not {dtype}")
+        dtype = check_settings(type(self).__name__, star, activation, dtype)
+        check_counts(type(self).__name__, n_in=n_in, n_out=n_out)
         self.star = star
         self.n_in = n_in
         self.n_out = n_out
@@ -78,7 +73,7 @@ class TLinear(Module):
         self.bias = to_device(np.ascontiguousarray(start, dtype=dtype)) if bias else None
 
     def __call__(self, X: Any) -> Any:
-        _check_input(self, X)
+        check_input(self, X, self.n_in, self.weight.dtype, mixed=True)
         Y = self.star(self.weight, X)
         if self.bias is not None:
             Y = Y + self.bias
@@ -186,35 +181,3 @@ class _Function(Module):
 
 def _is_leaf(x: Any) -> bool:
     return optree.tree_structure(x, namespace="cutnn").is_leaf()
-
-
-def _check_input(layer: TLinear, X: Any) -> None:
-    """Raise where X is not what the layer takes; the message says what would fit."""
-    if not hasattr(X, "shape"):
-        raise TypeError(f"{type(layer).__name__} takes an array, and received a {type(X).__name__}")
-    shape, dtype, weight = X.shape, X.dtype, layer.weight
-    tubes = tuple(layer.star.shape)
-    fitting = (*tubes, layer.n_in)
-    if shape[-1 - len(fitting) : -1] != fitting:
-        wanted = ", ".join(map(str, (*fitting, "N")))
-        message = (
-            f"{type(layer).__name__}({layer._summary()}) has a weight of shape {tuple(weight.shape)} and "
-            f"received shape {tuple(shape)}; what fits is ({wanted}): "
-            + ("tube axes, rows, N samples" if tubes else "rows, N samples")
-        )
-        if tubes and shape[1:] == fitting[::-1]:
-            message += ". This looks like a batch of images, samples first: data.to_tensor turns it"
-        elif not tubes and len(shape) > 2:
-            message += ". nn.Unfold() before it turns a tensor into a matrix"
-        raise ValueError(message)
-    if dtype != weight.dtype and not _same_precision(dtype, weight.dtype):
-        raise TypeError(
-            f"{type(layer).__name__}({layer._summary()}) has weights of {weight.dtype} and received {dtype}; "
-            f"convert the input with ct.astype(X, ct.{weight.dtype})"
-            + (f", or make the layer with dtype=ct.{dtype}" if str(dtype) in _DTYPES else "")
-        )
-
-
-def _same_precision(a: Any, b: Any) -> bool:
-    """Whether one of two float dtypes is the complex form of the other."""
-    return {a, b} in ({np.dtype("f4"), np.dtype("c8")}, {np.dtype("f8"), np.dtype("c16")})

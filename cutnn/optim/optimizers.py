@@ -18,7 +18,7 @@ import numpy as np
 import optree
 
 from cutnn.device import namespace
-from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, real_dtype, shaped
+from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, manifolds_of, real_dtype, shaped
 from cutnn.optim.schedules import Schedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
@@ -30,6 +30,11 @@ class Optimizer:
     `lr` is a number or a schedule, called with the number of steps made. `clip` bounds the Euclidean norm of
     the whole gradient, before the weight decay is added. Raises ValueError for a model without arrays, for a
     leaf that cannot be updated in place, and for settings out of range.
+
+    A leaf that its module binds to a manifold (`Module.manifold_of`; the M of `nn.Learned`) stays on it: its gradient
+    is the Riemannian one, the step ends in a retraction, and the momentum, or Adam's first moment, is carried to the
+    new point by projection. Adam's second moment is one number for such a leaf, the mean of the squares, since its
+    entries are no coordinates (Bécigneul & Ganea 2019). Weight decay does not act there: the norm is fixed.
     """
 
     _moments: tuple[str, ...] = ()
@@ -76,17 +81,19 @@ class Optimizer:
         numbers = self._numbers(self.learning_rate, self.steps + 1)
         for group in self._groups:
             update = self._on_cpu if group.xp is np else self._on_gpu
+            if group.manifold is not None:
+                update = self._on_manifold
             update(group, [flat(gradients[i]) for i in group.members], scale, numbers)
         self.steps += 1
 
     def state(self) -> dict[str, Any]:
         """The steps made and the moments, as arrays that can be saved; copies."""
-        moments = {f"{name}.{g.dtype}": m.copy() for g in self._groups for name, m in g.moments.items()}
+        moments = {f"{name}.{g.name}": m.copy() for g in self._groups for name, m in g.moments.items()}
         return {"steps": np.asarray(self.steps), **moments}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state()` of the same optimizer for the same model."""
-        own = {f"{name}.{g.dtype}": m for g in self._groups for name, m in g.moments.items()}
+        own = {f"{name}.{g.name}": m for g in self._groups for name, m in g.moments.items()}
         shapes, theirs = ({k: a.shape for k, a in d.items()} for d in (own | {"steps": np.asarray(0)}, state))
         if shapes != theirs:
             raise ValueError(f"{type(self).__name__}: the state has {theirs}, this optimizer {shapes}")
@@ -137,19 +144,31 @@ class Optimizer:
         """Write to `out` what the weights lose, and update the moments; `g` stays as it is."""
         raise NotImplementedError
 
+    def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
+        """What a leaf on a manifold loses, to first order, for the Riemannian gradient g; updates the moments."""
+        raise NotImplementedError
+
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _lay_out(self, model: Any) -> None:
         """Take the leaves of a model, and make its moments, zeros."""
         leaves, tree = optree.tree_flatten(model, namespace="cutnn")
-        names = [".".join(map(str, path)) for path in tree.paths()]
+        paths = tree.paths()
+        names = [".".join(map(str, path)) for path in paths]
         check_leaves(type(self).__name__, leaves, names)
         self.model, self._leaves, self._tree, self._names = model, leaves, tree, names
+        manifolds = manifolds_of(model, paths)
+        free = [i for i, manifold in enumerate(manifolds) if manifold is None]
         self._groups = [
             Group(
-                [i for i, leaf in enumerate(leaves) if real_dtype(leaf.dtype) == dtype], leaves, self._moments
+                [i for i in free if real_dtype(leaves[i].dtype) == dtype], leaves, self._moments, str(dtype)
             )
-            for dtype in dict.fromkeys(real_dtype(leaf.dtype) for leaf in leaves)
+            for dtype in dict.fromkeys(real_dtype(leaves[i].dtype) for i in free)
+        ]
+        self._groups += [
+            Group([i], leaves, self._moments, names[i], manifold)
+            for i, manifold in enumerate(manifolds)
+            if manifold is not None
         ]
 
     def _matched(self, tree: Any) -> list[Any]:
@@ -209,6 +228,16 @@ class Optimizer:
                 np.subtract(p, out[begin:end], out=p)
                 begin = end
 
+    def _on_manifold(
+        self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]
+    ) -> None:
+        point = self._leaves[group.members[0]]
+        g, *moments = (shaped(line, point) for line in (gradients[0], *group.parts[0]))
+        g = group.manifold.project(point, g if scale is None else g * scale)
+        point[...] = group.manifold.retract(point, -self._tangent(numbers, g, *moments))
+        for moment in moments[:1]:
+            moment[...] = group.manifold.project(point, moment)
+
     def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
         kernel = _compiled(group.xp, *self._kernel)
         decay = (0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)
@@ -267,6 +296,13 @@ class SGD(Optimizer):
                 g = m
         np.multiply(g, lr, out=out)
 
+    def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
+        lr, mu = numbers
+        for m in moments:
+            m[...] = mu * m + g
+            g = g + mu * m if self.nesterov else m
+        return lr * g
+
 
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1). `weight_decay` is added to the gradient, as PyTorch does it.
@@ -322,6 +358,14 @@ class Adam(Optimizer):
         np.add(out, eps, out=out)
         np.divide(m, out, out=out)
         np.multiply(out, rate, out=out)
+
+    def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
+        _, b1, b2, rate, eps = numbers
+        m, v = moments
+        xp = namespace(g)
+        m[...] = b1 * m + g
+        v[...] = b2 * v + xp.mean(xp.abs(g) ** 2)
+        return rate * m / (xp.sqrt(v.real) + eps)
 
 
 class AdamW(Adam):

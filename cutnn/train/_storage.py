@@ -210,12 +210,14 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 def _matrices(tree: Any) -> dict[str, np.ndarray]:
-    """M of each algebra in the modules, under its first path: the transform of the unit tubes."""
+    """The constant M of each algebra in the modules, under its first path: the transform of the unit tubes."""
     found: dict[int, tuple[str, Any]] = {}
     for path, module in _modules("", tree):
         for field in dataclasses.fields(module):  # type: ignore[arg-type]
             star = getattr(module, field.name)
-            if hasattr(star, "forward") and hasattr(star, "inverse") and tuple(star.shape):
+            if not (hasattr(star, "forward") and hasattr(star, "inverse") and tuple(star.shape)):
+                continue
+            if all(t.constant for t in getattr(star, "transforms", ())):  # a learned M is a leaf of the model
                 found.setdefault(id(star), (f"{path}{field.name}.matrix", star))
     matrices = {}
     for name, star in found.values():

@@ -122,6 +122,12 @@ def test_below_the_rank_the_gradient_is_along_changes_that_keep_it(name: str) ->
     star = ALGEBRAS[name]
     left, right = star.random(4, 1, seed=0, dtype=complex), star.random(1, 3, seed=1, dtype=complex)
     check(lambda B, C: star.low_rank(star(B, C), 2), left, right, rtol=1e-5, order=1)
+    A, G = star(left, right), star.random(4, 3, seed=2, dtype=complex)
+    U, _, Vh = star.svd(A, rank=1)
+    P, Q = star(U, star.transpose(U)), star(star.transpose(Vh), Vh)
+    tangent = star(P, G) + star(G, Q) - star(P, G, Q)
+    if all(t.scale is not None for t in star.transforms):
+        near(ct.vjp(lambda A: star.low_rank(A, 2), A)[1](G)[0], tangent, 1000)
     zero = star.zeros(4, 3) + 0 * star.eye(1)
     assert not ct.grad(lambda A: ct.sum(ct.real(star.low_rank(A, 2))))(zero).any()
 

@@ -312,6 +312,28 @@ def test_robust_pca_reaches_the_minimum_of_any_tensor(name: str) -> None:
     np.testing.assert_allclose(result.history["objective"][-1], objective, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 3, fft 4", "plain"])
+@pytest.mark.parametrize("sparse", ["entries", "tubes"])
+def test_the_default_weight_suits_every_transform(name: str, sparse: Any) -> None:
+    """Of random signs where X is known (tubes of length 1), times the weight, the dual norm of ‖.‖_* is about 2.
+
+    It is that of matrices of independent entries of variance 1/max(l, m), (√l + √m) / √max(l, m), in every algebra.
+    """
+    star, size = ALGEBRAS[name], 60
+    tubes = tuple(range(len(star.shape)))
+    rng = np.random.default_rng(0)
+    known = rng.random((size, size)) < 0.5
+    X = low(star, size, size, 1)
+    result = lowrank.robust_pca(star, X, sparse=sparse, mask=known, callback=lambda state: True)
+    by_tubes = sparse == "tubes" and star.shape
+    E = np.sqrt(np.sum(result.sparse**2, axis=tubes)) if by_tubes else np.abs(result.sparse)
+    weight = (result.history["objective"][0] - nuclear(star, result.low_rank)) / E.sum()
+    signs = rng.standard_normal(X.shape)
+    signs /= np.sqrt(np.sum(signs**2, axis=tubes)) if by_tubes else np.abs(signs)
+    norm = np.linalg.svd(spectrum(star, weight * signs * known), compute_uv=False).max()
+    assert 1.7 < norm < 2.2
+
+
 @every_unitary
 def test_completion_reaches_the_minimum(name: str) -> None:
     star = ALGEBRAS[name]
@@ -424,13 +446,17 @@ def test_both_roads_to_thresholded_faces_agree(name: str, shape: Any, dtype: Any
 
 
 def test_the_gram_matrix_is_left_where_its_rounding_would_show() -> None:
-    """A penalty so large that thresholds are near the rounding of the squares of singular values."""
-    star = algebra.dct(3)
-    A = low(star, 12, 12, 1)
-    result = lowrank.robust_pca(
-        star, spoiled(A, 0.03), schedule="fixed", penalty=1e3, max_iterations=20000, tolerance=1e-6
-    )
-    assert result.converged and error(result.low_rank, A) < 1e-5
+    """With a large penalty the thresholds are near the rounding of the squares of singular values."""
+    star, histories = algebra.dct(3), {}
+    X = spoiled(low(star, 12, 12, 2), 0.03)
+    for dtype in (np.float32, np.float64):
+        with pytest.warns(lowrank.ConvergenceWarning):
+            histories[dtype] = lowrank.robust_pca(
+                star, X.astype(dtype), penalty=1e5, max_iterations=3
+            ).history
+    single, double = histories.values()
+    assert np.array_equal(single["tubal_rank"], double["tubal_rank"])
+    np.testing.assert_allclose(single["objective"], double["objective"], rtol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------- how it is steered
@@ -648,6 +674,11 @@ NAN = np.where(X == 5, np.nan, X)
         (lambda: lowrank.complete(STAR, X, SEEN, tolerance=0), ValueError, "tolerance is 0"),
         (lambda: lowrank.complete(STAR, X, SEEN, penalty=-2), ValueError, "penalty is -2"),
         (lambda: lowrank.complete(STAR, X, SEEN, max_iterations=0), ValueError, "max_iterations is 0"),
+        (
+            lambda: lowrank.complete(STAR, X, SEEN, max_iterations=1e3),
+            ValueError,
+            "is 1000.0; expected a whole",
+        ),
         (lambda: lowrank.complete(STAR, X, SEEN, check_every=0), ValueError, "check_every is 0"),
         (lambda: lowrank.complete(STAR, X, SEEN, schedule="fast"), ValueError, "'balanced', 'fixed' or"),
         (lambda: lowrank.complete(STAR, X, SEEN, growth=0.5), ValueError, "growth is 0.5"),

@@ -89,6 +89,13 @@ TENSORS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, int], ...]]] = {
     "svd_energy": (lambda star, A: three(star, star.svd_energy(A, 0.8)), ((3, 4),)),
     "singular tubes": (lambda star, A: star.svd(A).S[..., None], ((3, 4),)),
     "compress": (lambda star, A: star.compress(A, 0.8).decompress(), ((3, 4),)),
+    "trace": (lambda star, A: star.trace(A)[..., None, None], ((3, 3),)),
+    "det": (lambda star, A: star.det(A)[..., None, None], ((3, 3),)),
+    "sqrt": (lambda star, A: star.sqrt(star.exp(A / 9)), ((2, 2),)),
+    "log": (lambda star, A: star.log(star.exp(A / 9)), ((2, 2),)),
+    "root": (lambda star, A: star.power(star(A, star.transpose(A)), 0.3), ((3, 3),)),
+    "eigenvalues": (lambda star, A: star.eigh(star(A, star.transpose(A))).w[..., None], ((3, 3),)),
+    "ridge": (lambda star, A, B: star.lstsq(A, B, ridge=0.3), ((4, 3), (4, 2))),
     "threshold": (lambda star, A: star.singular_value_threshold(A, 0.3), ((3, 4),)),
 }
 NUMBERS: dict[str, Callable[..., Any]] = {

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
 from cutnn import linalg
-from cutnn.array import _spectral
+from cutnn.array import _differences
 from cutnn.tape import NotDifferentiableError
 from tests.gradcheck import check
 
@@ -194,19 +194,20 @@ def test_second_differences_are_right_to_rounding(f: Any) -> None:
     with localcontext(prec=50):
         for p in (0.5, -1.5, 7.25) if f is linalg.powm else (0,):
             scalar = (lambda w, p=p: w ** Decimal(p)) if p else Decimal.ln
-            rule = _spectral.Power(p) if p else _spectral.Log()
+            rule = _differences.Power(p) if p else _differences.Log()
             for triple in (
                 (1, 1.0999, 1.05),
                 (1, 1.1112, 1.05),
                 (1, 1 + 1e-12, 1.3),
                 (1e-8, 3e-8, 1),
                 (2, 2.05, 1e-5),
+                (1, 1.00001, 1.00002),
             ):
                 a, b, c = map(Decimal, triple)
                 exact = ((scalar(a) - scalar(b)) / (a - b) - (scalar(b) - scalar(c)) / (b - c)) / (a - c)
                 got = rule.second(*np.array(triple, dtype=float))
                 assert abs(float((Decimal(float(got)) - exact) / exact)) < 1e-12, (p, triple)
-    assert _spectral.Power(2).second(*np.zeros(3)) == 1 and _spectral.Power(2).second(*np.ones(3)) == 1
+    assert _differences.Power(2).second(*np.zeros(3)) == 1 and _differences.Power(2).second(*np.ones(3)) == 1
 
 
 @every_double
@@ -243,6 +244,17 @@ def test_matrices_out_of_the_domain_are_named() -> None:
             np.linalg.LinAlgError, match=rf"the matrix \(\d,\) of the batch has the eigenvalue .*: {what}"
         ):
             f(bad)
+
+
+@every_double
+@pytest.mark.parametrize("f", [lambda x: linalg.powm(x, 0.3), lambda x: linalg.svt(x, 1.0)])
+def test_products_with_the_hessian_are_differentiable_by_what_they_are_linear_in(f: Any, dtype: Any) -> None:
+    x = with_eigenvalues([2, 2, 0.5], dtype)
+
+    def product(v: Any, weights: Any) -> Any:
+        return ct.hvp(lambda x: ct.sum(ct.real(weights * f(x))), x, v)
+
+    check(product, draw((3, 3), dtype, 1), draw((3, 3), dtype, 2), order=1)
 
 
 def test_there_is_no_third_derivative() -> None:
@@ -295,6 +307,21 @@ def test_derivatives_of_the_exponential_and_the_root(dtype: Any) -> None:
         linalg.sqrtm, with_eigenvalues([1, 1, 2], dtype), rtol=1e-5
     )  # also in directions that are not Hermitian
     check(ct.grad(lambda x: ct.real(ct.sum(linalg.expm(x)))), draw((2, 2), dtype), rtol=1e-5)  # to the third
+
+
+@pytest.mark.parametrize("f", [linalg.expm, linalg.logm, linalg.sqrtm])
+def test_the_size_of_a_cotangent_costs_no_digits(f: Any) -> None:
+    pullback = ct.vjp(f, np.array([[1.0, 2], [0.5, 3]]))[1]
+    g = draw((2, 2))
+    for size in (2.0**-70, 2.0**70):
+        relative(pullback(size * g)[0] / size, pullback(g)[0], 1e-14)
+
+
+def test_near_the_identity_the_logarithm_keeps_its_digits() -> None:
+    small = 1e-10 * np.array([[1.0, 2], [3, 4]])
+    x = np.stack([np.eye(2) + small, np.diag([1e3, 1]) + np.eye(2, k=1)])
+    y = x[0] - np.eye(2)
+    relative(linalg.logm(x)[0], y - y @ y / 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -385,10 +412,10 @@ def test_single_precision_stays_single(f: Any, dtype: Any) -> None:
 def test_divided_differences_keep_the_precision() -> None:
     w = np.array([0.0, 0.5, 0.5, 2.0], dtype=np.float32)
     for f in (
-        _spectral.Shrink(0.7),
-        _spectral.Step(np.float32([0.7])),
-        _spectral.Power(0.5),
-        _spectral.Log(),
+        _differences.Shrink(0.7),
+        _differences.Step(np.float32([0.7])),
+        _differences.Power(0.5),
+        _differences.Log(),
     ):
         a, b = w[1:, None, None], w[1:, None]
         assert {f(w[1:]).dtype, f.first(b, w[1:]).dtype, f.second(a, b, w[1:]).dtype} == {

@@ -208,7 +208,7 @@ def test_it_prints_its_sizes() -> None:
 def test_wrong_sizes_and_inputs_are_explained() -> None:
     with pytest.raises(ValueError, match=r"from the input to the code, \(28, 20, 10\) say, not \(4,\)"):
         nn.Autoencoder(algebra.dct(5), (4,))
-    with pytest.raises(ValueError, match="sizes must be at least 1, and are 4 → 0"):
+    with pytest.raises(ValueError, match="n_out must be at least 1, and is 0"):
         nn.Autoencoder(algebra.dct(5), (4, 0))
     with pytest.raises(TypeError, match="the first argument is an algebra"):
         nn.Autoencoder("dct", (4, 2))

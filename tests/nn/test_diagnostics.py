@@ -199,7 +199,7 @@ def test_networks_and_activations_without_an_energy():
     net = nn.HamiltonianNet(algebra.dct(4), 3, form="two-block", dtype=np.complex128)
     with pytest.raises(TypeError, match="of complex128.* with activation=None"):
         nn.energy(net, X.astype(np.complex128))
-    with pytest.raises(ValueError, match=r"takes \(4, 3, N\)"):
+    with pytest.raises(ValueError, match=r"what fits is \(4, 3, N\)"):
         nn.energy(nn.HamiltonianNet(algebra.dct(4), 3, dtype=np.float64), X[:, :2])
 
 

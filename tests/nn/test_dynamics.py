@@ -37,6 +37,18 @@ def test_steps_follow_their_formula(kind, name):
 
 
 @every_network
+@pytest.mark.parametrize("name", ["dct 5", "fft 1", "fft 2", "fft 5", "fft 4, real matrix 3"])
+def test_complex_weights_over_algebras_with_real_products(kind, name):
+    """Whole spectra, where real weights have half of them, and ᵀ the conjugate transpose."""
+    net = make(kind, ALGEBRAS[name], dtype=np.complex128)
+    for step in leaves(net):
+        step += 1j * draw(step.shape, seed=3) / 4
+    X = inputs(net)
+    assert np.any(X.imag) and net(X).dtype == np.complex128
+    np.testing.assert_allclose(net(X), expected(kind, net, X)[-1], atol=1e-12)
+
+
+@every_network
 def test_batch_axes_lead_and_float32_stays(kind):
     net = make(kind, algebra.dct(4), dtype=np.float32)
     X = draw((5, 4, net.field.width, 2), np.float32)
@@ -168,7 +180,8 @@ def test_prolonging_a_model_leaves_its_other_layers():
 
 def test_times_and_factors_out_of_range():
     net = nn.ResNet(algebra.dct(4), 3, depth=2, h=0.5)
-    np.testing.assert_array_equal(net.at(1.0).weight, net[1].weight)
+    for t in (1.0, math.nextafter(1.0, 2.0)):  # a sum of steps may end a rounding beyond the time
+        np.testing.assert_array_equal(net.at(t).weight, net[1].weight)
     for t in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match="known from 0 to 1, not at"):
             net.at(t)
@@ -176,6 +189,10 @@ def test_times_and_factors_out_of_range():
         net.resample(0)
     with pytest.raises(ValueError, match="factor must be at least 1, and is 0"):
         nn.prolong(net, 0)
+    with pytest.raises(TypeError, match="prolong: factor must be an integer, and is 1.5"):
+        nn.prolong(net, 1.5)
+    with pytest.raises(TypeError, match="ResNet: depth must be an integer, and is 3.0"):
+        net.resample(3.0)
 
 
 @every_network
@@ -244,7 +261,8 @@ def test_the_same_values_and_gradients_on_another_device(kind, name, pretend_dev
         ({"depth": 0}, "depth must be at least 1"),
         ({"h": 0.0}, "h must be positive"),
         ({"h": math.nan}, "h must be positive"),
-        ({"width": 0}, "sizes must be at least 1"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"structure": "parabolic", "hidden": 0}, "hidden must be at least 1"),
         ({"reversible": True}, "Euler cannot be run backward.* take integrator='midpoint' or 'leapfrog', or"),
         ({"structure": "antisymmetric", "gamma": -0.1}, "gamma must be a number from 0 on, and is -0.1"),
         ({"gamma": math.nan}, "gamma must be a number from 0 on, and is nan"),
@@ -275,6 +293,16 @@ def test_hamiltonian_settings_that_do_not_fit():
         nn.HamiltonianNet(3, 3)
     with pytest.raises(TypeError, match="complex"):
         nn.HamiltonianNet(ALGEBRAS["complex matrix 3"], 3)
+    for options, says in [
+        ({"depth": 2.5}, "depth must be an integer, and is 2.5"),
+        ({"hidden": 3.0}, "hidden must be an integer, and is 3.0"),
+        (
+            {"activation": "tanh"},
+            "the activation is a function of an array, ct.tanh say, or None, not 'tanh'",
+        ),
+    ]:
+        with pytest.raises(TypeError, match=f"HamiltonianNet: {says}"):
+            nn.HamiltonianNet(algebra.dct(4), **{"width": 3, **options})
     with pytest.raises(TypeError, match="dtype is one of"):
         nn.HamiltonianNet(algebra.dct(4), 3, dtype=np.int64)
 
@@ -284,11 +312,19 @@ def test_inputs_that_do_not_fit(kind):
     net = make(kind, algebra.dct(4))
     width = net.field.width
     for shape in [(4, 2, 5), (3, width, 5), (4, width), (3, 5)]:
-        with pytest.raises(ValueError, match=rf"takes \(4, {width}, N\), and received"):
+        with pytest.raises(ValueError, match=rf"received shape .*; what fits is \(4, {width}, N\)"):
             net(np.zeros(shape))
-    with pytest.raises(ValueError, match="the width stays the same"):
+    with pytest.raises(ValueError, match="The width stays the same"):
         net.trajectory(np.zeros((4, 5, 3)))
     with pytest.raises(TypeError, match=r"ct.astype\(X, ct.float64\)"):
         net(np.zeros((4, width, 2), dtype=np.float32))
     with pytest.raises(TypeError, match="received a list"):
         net([1.0])
+
+
+def test_a_dtype_that_the_algebra_cannot_have_is_not_advised():
+    net = make("general, Euler", ALGEBRAS["complex matrix 3"])
+    with pytest.raises(
+        TypeError, match=r"received float64; convert the input with ct.astype\(X, ct.complex128\)$"
+    ):
+        net(np.zeros((3, 3, 2)))

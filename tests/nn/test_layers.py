@@ -284,7 +284,7 @@ def test_gradients_over_the_half_spectrum_are_pytorchs_of_the_circular_convoluti
     ("shape", "hint"),
     [
         ((4, 3, 2), r"received shape \(4, 3, 2\); what fits is \(5, 3, N\)"),
-        ((5, 4, 2), r"weight of shape \(5, 2, 3\)"),
+        ((5, 4, 2), r"3 → 2\) received shape \(5, 4, 2\)"),
         ((5, 3), r"what fits is \(5, 3, N\)"),
         ((3,), r"what fits is \(5, 3, N\)"),
         ((7, 3, 5), "data.to_tensor"),
@@ -324,6 +324,10 @@ def test_other_nonsense_is_refused():
         nn.TLinear(28, 28, 10)
     with pytest.raises(TypeError, match="received a list"):
         nn.Dense(3, 2)([[1.0], [2.0], [3.0]])
+    with pytest.raises(TypeError, match="Dense: n_out must be an integer, and is 2.0"):
+        nn.Dense(3, 2.0)
+    with pytest.raises(TypeError, match="Dense: the activation is a function .* or None, not 'tanh'"):
+        nn.Dense(3, 2, activation="tanh")
     with pytest.raises(TypeError, match="layer 1 is a int"):
         nn.Sequential(nn.Unfold(), 3)
     with pytest.raises(ValueError, match="Unfold"):

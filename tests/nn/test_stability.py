@@ -411,7 +411,7 @@ def test_spectra_that_cannot_be_had():
         ValueError, match=r"20 numbers, so its Jacobian 400, and the limit is 19.*limit=20 goes"
     ):
         nn.jacobian_spectrum(net, inputs(net, 1), limit=19)
-    with pytest.raises(ValueError, match=r"takes \(4, 3, N\)"):
+    with pytest.raises(ValueError, match=r"what fits is \(4, 3, N\)"):
         nn.jacobian_spectrum(net, inputs(net, 1)[..., :2, :])
 
 

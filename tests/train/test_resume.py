@@ -23,7 +23,16 @@ from tests.train.killing import (
     with_momentum,
 )
 from tests.train.test_fit import DescentAnywhere
-from tests.train.tiny import STAR, assert_same, made_data, made_net, made_set, made_time_net, run
+from tests.train.tiny import (
+    STAR,
+    assert_same,
+    made_data,
+    made_learned_net,
+    made_net,
+    made_set,
+    made_time_net,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk", "pythons_own_ctrl_c")
 
@@ -61,6 +70,11 @@ CASES = {
     "adam": (with_adam(made_time_net), {"seed": 7}),
     "adam, double": (with_adam(double_time_net, weight_decay=1e-3), {"shuffle": "fixed"}),
     "adam, complex": (with_adam(complex_net), {}),
+    "adam, learned M": (with_adam(made_learned_net), {"loss": nn.TubalCrossEntropy(algebra.identity(6))}),
+    "momentum, learned M": (
+        with_momentum(made_learned_net),
+        {"loss": nn.TubalCrossEntropy(algebra.identity(6))},
+    ),
     "adamw, schedule": (with_schedule(made_time_net), {"shuffle": "fixed"}),
     "adamw, schedule, double": (with_schedule(double_time_net), {}),
     "regularizer": (with_adam(made_time_net), {"regularizer": nn.Tikhonov(1e-2)}),

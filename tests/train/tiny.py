@@ -38,6 +38,11 @@ def made_time_net(dtype=np.float32, depth=2, **options):
     return nn.Sequential(net, nn.TLinear(STAR, 4, 3, dtype=dtype, seed=1))
 
 
+def made_learned_net():
+    """The same with a learned M; its tubal loss is that of its faces, over M = I."""
+    return nn.Learned(made_net(), STAR, faces=True)
+
+
 def run(model=None, loss=None, dataset=None, **options):
     model = model or made_net()
     options = {"epochs": 3, "batch_size": 16, "optimizer": optim.Adam(model, lr=1e-2), **options}
