@@ -290,7 +290,7 @@ def projected(Q: Any) -> StarAlgebra:
       `to_matrix(A)` has the rank q l at most, so that no X solves A ★ X = B for B outside the range;
     * `svd` and its kin factor P A: of the approximations in the range those of a rank are the nearest to A, with
       the error ‖A - P A‖² + Σ σ² of what is dropped; `multirank` has q entries;
-    * `norm(A)` and `trace(A)` are those of A itself, and `nuclear_norm(A)` that of P A.
+    * `norm(A)` is that of A itself, and `nuclear_norm(A)` that of P A.
 
     Real A have real results if Q is real. `algebra.from_data(X, faces=q)` finds the Q that keeps most of X. With
     q = n it is the algebra of M = Qᴴ. Q of float32 is made orthonormal in double precision. Raises ValueError where
