@@ -169,7 +169,8 @@ def fit_low_rank(
     def needed(M: Any) -> int:
         """The least count that holds the energy, of the tensor of a batch that needs most."""
         squares = _pooled(namespace(X).linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
-        sums = np.cumsum(-np.sort(-squares, axis=-1), axis=-1)
+        xp = namespace(squares)
+        sums = xp.cumsum(-xp.sort(-squares, axis=-1), axis=-1)
         return int((sums < (energy or 0) * total).sum(axis=-1).max()) + 1
 
     if energy is not None:
@@ -302,9 +303,8 @@ def _leading(X: Any, rank: int | None, count: int | None) -> Any:
     if count is None:
         return U[..., U.shape[-1] - (rank or 0) :]
     pooled = _pooled(squares)
-    order = xp.argsort(pooled, axis=-1)
-    kept = xp.zeros(pooled.shape, dtype=bool)
-    xp.put_along_axis(kept, order[..., pooled.shape[-1] - count :], True, axis=-1)
+    place = xp.argsort(xp.argsort(pooled, axis=-1), axis=-1)
+    kept = place >= pooled.shape[-1] - count
     return xp.where(kept.reshape(squares.shape)[..., None, :], U, 0)
 
 
