@@ -26,6 +26,14 @@ def test_snippet_runs(code, tmp_path, monkeypatch):
     exec(compile(code, "<snippet>", "exec"), module.__dict__)
 
 
+def test_the_page_on_transforms_names_every_algebra():
+    from cutnn.algebra import catalogue
+
+    page = (ROOT / "docs" / "transforms.md").read_text()
+    missing = [name for name in catalogue.__all__ if not re.search(rf"\b{name}\(", page)]
+    assert not missing
+
+
 def test_there_are_snippets():
     assert len(SNIPPETS) >= 6
 
