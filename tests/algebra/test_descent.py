@@ -257,6 +257,15 @@ def test_an_energy_is_held_by_fewer_triplets_than_at_the_start() -> None:
     assert fit.energy >= 0.99
 
 
+def test_an_energy_is_held_in_every_tensor_of_a_batch() -> None:
+    X = of_low_rank(1, batch=(2,)) * np.array([1.0, 100.0])[:, None, None, None] + draw((2, 5, 6, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = learned.fit_low_rank(X, energy=0.8, starts=["dct"], iterations=0)
+    multirank = algebra.dct(5).svd_energy(X, 0.8).multirank
+    assert fit.triplets == multirank.sum(axis=-1).max() > multirank.sum(axis=-1).min()
+
+
 def test_gradients_are_exact_where_singular_values_meet() -> None:
     """Of X with equal singular values in every face of every algebra, the first step is along the true slope."""
     X = np.multiply.outer(np.array([1.0, 2.0, -1.0]), np.eye(4)) + 0.0
