@@ -49,6 +49,13 @@ def test_the_leading_eigenspace_is_found(dtype: Any, q: int) -> None:
     assert found.gradient_norm <= 1e-6 * abs(found.history[0].value)
 
 
+def test_every_step_falls_by_what_armijo_asks() -> None:
+    A = np.diag(np.arange(8.0) ** 2)
+    found = learned.minimize(quadratic(A), STIEFEL.random(8, 3, seed=5), manifold="stiefel")
+    for before, after in zip(found.history[:-1], found.history[1:], strict=True):
+        assert after.value <= before.value - 1e-4 * after.step * before.gradient_norm**2
+
+
 def test_the_start_stays_as_it_is_and_float32_stays_float32() -> None:
     A = np.diag([3.0, 2.0, 1.0]).astype(np.float32)
     Q0 = STIEFEL.random(3, 1, seed=1).astype(np.float32)
