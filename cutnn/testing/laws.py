@@ -293,11 +293,11 @@ def _(star: StarAlgebra, A: Any) -> Sides:
     alike=True,
 )
 def _(star: StarAlgebra, A: Any, B: Any, C: Any) -> Sides:
-    if all(t.scale is not None for t in star.transforms):
+    if star.scale is not None:
         A_h = star.transpose(A)
         scale = _length(C) * (size(star, A, B) + size(star, A_h, B)) * star.n * B.shape[-1] * A.shape[-2]
         yield _inner(star(A, B), C), _inner(B, star(A_h, C)), scale
-        c, whole = math.prod(t.scale or 1 for t in star.transforms), star.forward(A + 0j)
+        c, whole = star.scale, star.forward(A + 0j)
         yield ct.sum(ct.abs(whole) ** 2), c * ct.sum(ct.abs(A) ** 2), c * _length(A) ** 2
 
 
