@@ -7,7 +7,7 @@ colours of a pixel; `algebra.lowrank.robust_pca` makes it L + E, L of low tubal 
 baseline is robust PCA of the matrix with a row for each colour of each pixel, over `algebra.plain()`; the simplest one
 is the median of all frames. Prints a table, and writes it, a picture of one frame, and the curves of convergence.
 
-    python examples/video_background.py                    # 72 x 96 pixels, 80 frames: a few minutes
+    python examples/video_background.py                    # 72 x 96 pixels, 80 frames: a minute or three
     python examples/video_background.py --preset quick     # 36 x 48 pixels, 40 frames: ten seconds
     python examples/video_background.py --algebra dct identity dft random data
 

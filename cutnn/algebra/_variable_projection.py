@@ -168,9 +168,11 @@ def fit_low_rank(
 
     def needed(M: Any) -> int:
         """The least count that holds the energy, of the tensor of a batch that needs most."""
-        squares = _pooled(namespace(X).linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
-        sums = np.cumsum(-np.sort(-squares, axis=-1), axis=-1)
-        return int((sums < (energy or 0) * total).sum(axis=-1).max()) + 1
+        xp = namespace(X)
+        squares = _pooled(xp.linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
+        held = xp.cumsum(-xp.sort(-squares, axis=-1), axis=-1)
+        wanted = (energy or 0) * (xp.abs(X) ** 2).sum(axis=(-3, -2, -1))
+        return min(int((held < wanted[..., None]).sum(axis=-1).max()) + 1, q * most)
 
     if energy is not None:
         rng = np.random.default_rng(seed)
@@ -302,9 +304,8 @@ def _leading(X: Any, rank: int | None, count: int | None) -> Any:
     if count is None:
         return U[..., U.shape[-1] - (rank or 0) :]
     pooled = _pooled(squares)
-    order = xp.argsort(pooled, axis=-1)
-    kept = xp.zeros(pooled.shape, dtype=bool)
-    xp.put_along_axis(kept, order[..., pooled.shape[-1] - count :], True, axis=-1)
+    place = xp.argsort(xp.argsort(pooled, axis=-1), axis=-1)
+    kept = place >= pooled.shape[-1] - count
     return xp.where(kept.reshape(squares.shape)[..., None, :], U, 0)
 
 

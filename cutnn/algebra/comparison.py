@@ -39,7 +39,7 @@ class Compared(NamedTuple):
     implicit_rank: tuple[float, ...]
     """How many singular triplets hold each of the `energies` of Â; for M = c · unitary of the tensor."""
     storage: tuple[float, ...]
-    """The numbers held by the t-SVDM of each of the `ranks`, k (l + m) a face, by those of the tensor."""
+    """The numbers held by the t-SVDM of each of the `ranks`, k (l + m) a face, by the tensor's; M not counted."""
     t_svdm: tuple[float, ...]
     """‖X - X_k‖ / ‖X‖ for the t-SVDM of each of the `ranks`."""
     t_svdmii: tuple[float, ...]

@@ -76,7 +76,7 @@ def check_algebra(
     strategy; all four unless given) on a `device`. Where laws are broken, the first in the table is told with the
     smallest counterexample that hypothesis finds, and the others by name. Within a test of hypothesis that test must
     suppress its health check `nested_given`. Raises ImportError without hypothesis, TypeError for what is not an
-    algebra and ValueError for an unknown law.
+    algebra and ValueError for an unknown law. Laws of a projected algebra are tested on tensors of its range.
 
     >>> from cutnn import algebra, testing
     >>> report = testing.check_algebra(algebra.dct(4), laws=["associativity", "linearity"], examples=10)

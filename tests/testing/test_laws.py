@@ -1,4 +1,4 @@
-"""Every fault of a transform breaks the law made for it (that the laws hold is tested in `tests/algebra`); messages."""
+"""Every fault breaks the law made for it (that the laws hold is tested in tests/algebra/test_star.py); messages."""
 
 from __future__ import annotations
 
