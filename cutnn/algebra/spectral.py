@@ -123,6 +123,7 @@ class SpectralFunctions:
         True
         """
         faces = _faces(self, "pinv", A)
+        check.cutoff(self, "pinv", rtol)
         return faces.tensor(_pseudoinverse(faces, faces.parts, rtol))
 
     def lstsq(self: StarAlgebra, A: Any, B: Any, *, ridge: Any = 0.0, rtol: float | None = None) -> Any:
@@ -141,6 +142,7 @@ class SpectralFunctions:
         """
         A, B = self._operands("lstsq", A, B)
         check.rows(self, "lstsq", A, B)
+        check.cutoff(self, "lstsq", rtol)
         ridge = _for_each_tensor(self, "lstsq", "ridge", ridge, A)
         left, right = _faces(self, "lstsq", A), _faces(self, "lstsq", B, "B")
         parts = left.parts
@@ -384,9 +386,13 @@ def _square_faces(star: StarAlgebra, name: str, A: Any) -> Faces:
 def _noise(faces: Faces) -> Any:
     """The size of rounding errors in the faces, (*batch, 1): what is below it beside the largest face counts as 0."""
     parts = [raw(x) for x in faces.parts]
-    xp = namespace(parts[0])
-    total = sum(xp.sum(xp.abs(x) ** 2, axis=(-3, -2, -1)) for x in parts)
-    return 10 * float(xp.finfo(parts[0].dtype).eps) * xp.sqrt(total)[..., None]
+    xp, every = namespace(parts[0]), (-3, -2, -1)
+    if not parts[0].size:
+        return 0.0
+    largest = xp.max(faces.joined([xp.max(xp.abs(x), axis=(-2, -1)) for x in parts]), axis=-1)
+    size = xp.where(largest == 0, 1, largest)[..., None, None, None]  # no square overflows
+    total = sum(xp.sum(xp.abs(x / size) ** 2, axis=every) for x in parts)
+    return (10 * float(xp.finfo(parts[0].dtype).eps) * xp.sqrt(total) * largest)[..., None]
 
 
 def _function(star: StarAlgebra, name: str, A: Any, function: Callable[[Any, Any], Any]) -> Any:
@@ -423,6 +429,7 @@ def _cutoff(faces: Faces, values: Any, shape: Any, rtol: float | None) -> Any:
 
 def _multirank(star: StarAlgebra, name: str, A: Any, rtol: float | None) -> Any:
     faces = _faces(star, name, A)
+    check.cutoff(star, name, rtol)
     values = [ct.linalg.svdvals(raw(x)) for x in faces.parts]
     cutoff = _cutoff(faces, values, A.shape[-2:], rtol)
     return faces.of_all((faces.joined(values) > cutoff).sum(axis=-1))
@@ -450,11 +457,13 @@ def _total(faces: Faces, numbers: Any) -> Any:
 
 
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:
-    """A number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
-    x = float(x) if isinstance(x, np.generic) else x
+    """A finite number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
+    if not isinstance(x, numbers.Real) and getattr(getattr(x, "dtype", None), "kind", "?") not in "fiub":
+        raise TypeError(f"{star}.{name}: {label} is {x!r}; expected a real number, or an array of them")
+    x = float(x) if isinstance(x, numbers.Real) else x
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
-    if not bool(namespace(raw(x)).all(raw(x) >= 0)):
-        raise ValueError(f"{star}.{name}: {label} is {x}; expected numbers of at least 0")
+    if not bool(namespace(raw(x)).all((raw(x) >= 0) & (raw(x) < math.inf))):
+        raise ValueError(f"{star}.{name}: {label} is {x}; expected finite numbers of at least 0")
     if not shape:
         return x
     fits = [n in (1, length) for n, length in zip(shape[::-1], batch[::-1], strict=False)]

@@ -53,7 +53,7 @@ def low_rank(x: Any, /, rank: Any) -> Any:
     clustered or 0. Where the rank of x is below `rank` it is that along changes that keep it. Where the singular
     values on both sides of the cut are equal, and not 0, there is no derivative: NotDifferentiableWarning, and the
     gradient of the truncation that keeps them all. (Feppon, Lermusiaux 2018.) Raises ValueError for a rank out of
-    range.
+    range, TypeError for one that is no integer.
 
     >>> import cutnn as ct
     >>> ct.linalg.low_rank(ct.asarray([[3.0, 0.0], [0.0, 1.0]]), 1)
@@ -61,6 +61,8 @@ def low_rank(x: Any, /, rank: Any) -> Any:
            [0., 0.]])
     """
     most, least = min(x.shape[-2:]), raw(rank)
+    if not isinstance(least, int) and getattr(getattr(least, "dtype", None), "kind", "?") not in "iu":
+        raise TypeError(f"low_rank: the rank is {least!r}; expected an integer, or an array of them")
     allowed = (least >= 0) & (least <= most)
     if not bool(allowed if isinstance(allowed, bool) else allowed.all()):
         raise ValueError(f"low_rank: the rank of x, {tuple(x.shape)}, is one of 0 to {most}, not {least}")

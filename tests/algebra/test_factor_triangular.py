@@ -270,5 +270,7 @@ def test_gradients_at_rank_deficient_tensors_are_refused(name: str, factors: str
     star = ALGEBRAS[name]
     A = star(star.random(4, 1, seed=0), star.random(1, 3, seed=1))
     getattr(star, factors)(A)
-    with pytest.raises(np.linalg.LinAlgError, match=f"{factors}: .* column 1 of .* depends on those before it"):
+    with pytest.raises(
+        np.linalg.LinAlgError, match=f"{factors}: .* column 1 of .* depends on those before it"
+    ):
         ct.grad(lambda A: ct.sum(ct.abs(getattr(star, factors)(A)[1]) ** 2))(A)
