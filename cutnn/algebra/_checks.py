@@ -61,7 +61,7 @@ def samples(
         raise TypeError(f"{name}: give either a rank or a tolerance, 1e-3 say")
     if k is not None:
         rank(star, "svd_randomized", A, k)
-    elif not isinstance(tolerance, numbers.Real) or not 0 < tolerance < 1:
+    elif not _is_real(tolerance) or not 0 < tolerance < 1:
         raise ValueError(f"{name}: the tolerance is relative, above 0 and below 1, and is {tolerance}")
     for what, number in (
         ("oversampling", oversampling),
@@ -85,7 +85,7 @@ def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
     """Raise where these do not say how many singular triplets are kept."""
     if (energy is None) == (count is None):
         raise TypeError(f"{star}.{name}: give either an energy, 0.99 say, or a count of singular triplets")
-    if energy is not None and (not isinstance(energy, numbers.Real) or not 0 < energy <= 1):
+    if energy is not None and (not _is_real(energy) or not 0 < energy <= 1):
         raise ValueError(f"{star}.{name}: the energy is a fraction above 0, up to 1, and is {energy!r}")
     if count is not None and not _is_integer(count):
         raise TypeError(f"{star}.{name}: the count of singular triplets is {count!r}; expected an integer")
@@ -95,7 +95,7 @@ def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
 
 def cutoff(star: StarAlgebra, name: str, rtol: Any) -> None:
     """Raise where rtol is no part of the largest singular value."""
-    if rtol is not None and (not isinstance(rtol, numbers.Real) or not rtol >= 0):
+    if rtol is not None and (not _is_real(rtol) or not rtol >= 0):
         raise ValueError(
             f"{star}.{name}: rtol is {rtol!r}; expected a number of at least 0, 1e-10 say, or None for rounding errors"
         )
@@ -277,6 +277,10 @@ def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
         f"singular value {values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
         "pinv takes such tensors"
     )
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, numbers.Real)
 
 
 def _is_integer(k: Any) -> bool:
