@@ -68,7 +68,7 @@ class SpectralFunctions:
         """w and V with A ★ V = V ★ diagonal(w), for any A, (..., m, m): complex, the lateral slices of V̂ of norm 1.
 
         The eigenvalues of a face are in no order. Gradients need faces with linearly independent eigenvectors: at
-        equal eigenvalues they are finite, at defective faces they grow without bound or raise LinAlgError.
+        equal eigenvalues they are finite, near defective faces they grow without bound, at them is LinAlgError.
 
         >>> from cutnn import algebra
         >>> import numpy as np

@@ -244,6 +244,7 @@ def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
     """Ā = V⁻ᴴ (diag(w̄) + conj(F) ∘ (Vᴴ V̄ - Vᴴ V diag(Re Vᴴ V̄))) Vᴴ, vectors of norm 1 (arXiv 1701.00392)."""
     w, v = ans
     w_bar, v_bar = g
+    _check_diagonalisable(v)
     inner = 0 if w_bar is None else from_diagonal(conj(w_bar), w.shape[-1], w.shape[-1], 0)
     if v_bar is not None:
         v_bar = conj(v_bar)
@@ -256,8 +257,8 @@ def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
 def eig(x: Any, /) -> Any:
     """The eigenvalues w and eigenvectors V, of norm 1, of general matrices: x @ V = V @ diag(w), as (w, V).
 
-    Both are complex. The gradient needs a diagonalisable matrix: NumPy raises LinAlgError where V is exactly
-    singular. As in version 2025.12 of the Python array API standard.
+    Both are complex. The gradient needs a diagonalisable matrix: LinAlgError where V is singular to rounding, and
+    near such matrices it grows without bound. As in version 2025.12 of the Python array API standard.
     """
     xp = namespace(x)
     w, v = xp.linalg.eig(x)
@@ -403,12 +404,30 @@ def _check_regular(name: str, triangle: Any) -> None:
     rounding = size.shape[-1] * xp.finfo(size.dtype).eps * size.max(axis=-2)
     dependent = size.diagonal(axis1=-2, axis2=-1) <= rounding
     if bool(dependent.any()):
-        *place, k = (int(i) for i in numpy.argwhere(to_host(dependent))[0])
-        which = f"matrix {tuple(place)} of the batch" if place else "the matrix"
+        *place, k = numpy.argwhere(to_host(dependent))[0]
         raise numpy.linalg.LinAlgError(
             f"{name}: the factors have no derivative where the leading columns are linearly dependent: column {k} of "
-            f"{which} depends on those before it, to rounding; svd, polar, pinv and low_rank have gradients there"
+            f"{_matrix(place)} depends on those before it, to rounding; svd, polar, pinv and low_rank have gradients "
+            "there"
         )
+
+
+def _check_diagonalisable(v: Any) -> None:
+    """Raise where eigenvectors of norm 1 are linearly dependent to rounding."""
+    if not v.shape[-1]:
+        return
+    values = svdvals(raw(v))
+    defective = values[..., -1] <= v.shape[-1] * namespace(values).finfo(values.dtype).eps
+    if bool(defective.any()):
+        which = _matrix(numpy.argwhere(to_host(defective))[0])
+        raise numpy.linalg.LinAlgError(
+            f"eig: the eigenvectors of {which} are linearly dependent, to rounding: it cannot be diagonalised, and its "
+            "eigenvalues have no derivative"
+        )
+
+
+def _matrix(place: Any) -> str:
+    return f"matrix {tuple(map(int, place))} of the batch" if len(place) else "the matrix"
 
 
 def _reciprocal(x: Any, values: Any) -> Any:
