@@ -521,7 +521,7 @@ def test_wrong_arguments_are_explained() -> None:
         star.polar(A, side="up")
     with pytest.raises(ValueError, match=r"lstsq: A and B have shapes \(4, 3, 2\) and \(4, 2, 2\)"):
         star.lstsq(A, star.zeros(2, 2))
-    with pytest.raises(ValueError, match=r"lstsq: ridge is -1; expected numbers of at least 0"):
+    with pytest.raises(ValueError, match=r"lstsq: ridge is -1.0; expected finite numbers of at least 0"):
         star.lstsq(A, A, ridge=-1)
     with pytest.raises(ValueError, match=r"cond: A, \(4, 0, 2\), has no singular values"):
         star.cond(star.zeros(0, 2))
