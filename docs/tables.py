@@ -21,7 +21,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
     ROOT / name
-    for name in ("REPRODUCTION.md", "docs/transforms.md", "docs/learned_transform/README.md", "docs/low_rank.md")
+    for name in (
+        "REPRODUCTION.md",
+        "docs/transforms.md",
+        "docs/learned_transform/README.md",
+        "docs/low_rank.md",
+    )
 )
 
 _COMMENT = re.compile(
