@@ -178,7 +178,7 @@ def test_wrong_thresholds_are_explained() -> None:
     A = star.random(2, 3, (5,), seed=0)
     for tau in (-1.0, np.array([1.0, -0.1, 1, 1, 1]), float("nan")):
         with pytest.raises(
-            ValueError, match=r"dct\(4\).singular_value_threshold: tau is .*; expected numbers of at"
+            ValueError, match=r"dct\(4\).singular_value_threshold: tau is .*; expected finite numbers of at"
         ):
             star.singular_value_threshold(A, tau)
     for shape in ((4,), (5, 5)):
