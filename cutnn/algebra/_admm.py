@@ -149,23 +149,24 @@ class State:
     tolerance: float
     _L: Any = field(repr=False)
     _E: Any = field(repr=False)
-    _scale: Any = field(repr=False)
+    _problem: Problem = field(repr=False)
 
     @property
     def low_rank(self) -> Any:
         """L as it is now, a copy."""
-        return self._L * self._scale
+        return self._L * self._problem.scale
 
     @property
     def sparse(self) -> Any:
-        """E = X - L as it is now, but for the residual; a copy."""
-        return self._E * self._scale
+        """Of robust PCA E = X - L as it is now, but for the residual, a copy; else None."""
+        return self._problem.sparse(self._E)
 
 
 class Problem(NamedTuple):
     """X and g, by its proximal operator (V, t) -> argmin t g(E) + ½‖E - V‖² and its value, both for scaled tensors.
 
-    `prox` must return an array other than V. `scale` (*batch, 1, ..., 1) is what tensors are divided by.
+    `prox` must return an array other than V. `scale` (*batch, 1, ..., 1) is what tensors are divided by. Where g has
+    no value E is no result; where `mask` is false E is 0 for the user, and anything here.
     """
 
     name: str
@@ -174,6 +175,13 @@ class Problem(NamedTuple):
     value: Callable[[Any], Any] | None
     scale: Any
     E: Any  # to begin with
+    mask: Any = None
+
+    def sparse(self, E: Any) -> Any:
+        """E as the user sees it."""
+        if self.value is None:
+            return None
+        return self.scale * (E if self.mask is None else namespace(E).where(self.mask, E, 0))
 
 
 def spectral_norm(star: StarAlgebra, X: Any) -> Any:
@@ -205,9 +213,14 @@ def minimise(
     start: LowRankResult | None = None,
     callback: Callable[[State], Any] | None = None,
     check_every: int | None = None,
+    **unknown: Any,
 ) -> LowRankResult:
     """L and E of a problem, as the options say; their numbers are checked."""
     name, xp = problem.name, namespace(problem.X)
+    if unknown:
+        raise TypeError(
+            f"{name}: there is no option {next(iter(unknown))!r}; there are {', '.join(Options.__annotations__)}"
+        )
     X = xp.ascontiguousarray(problem.X)
     problem = problem._replace(X=X)
     if tolerance is None:
@@ -238,7 +251,7 @@ def minimise(
                 if primal <= tolerance and dual <= tolerance:
                     reason = "converged"
                     break
-                state = State(*rows[-1], max_iterations, tolerance, L, E, problem.scale)
+                state = State(*rows[-1], max_iterations, tolerance, L, E, problem)
                 if callback is not None and callback(state):
                     reason = "callback"
                     break
@@ -254,8 +267,7 @@ def minimise(
         reason = "interrupted"
     columns = [(name, int if name in ("iteration", "tubal_rank") else float) for name in Row._fields]
     history = np.array(rows + step.fetch(pending), dtype=columns)
-    sparse = E * problem.scale if problem.value is not None else None
-    result = LowRankResult(L * problem.scale, sparse, history, reason, U * mu, mu)
+    result = LowRankResult(L * problem.scale, problem.sparse(E), history, reason, U * mu, mu)
     if reason == "max_iterations":
         warnings.warn(
             ConvergenceWarning(
@@ -285,7 +297,7 @@ class _Step:
         self.largest = 2.0
 
     def __call__(self, L: Any, E: Any, U: Any, mu: float) -> tuple[Any, Any, Any, Any]:
-        star, (_, X, prox, value, scale, _), (V, S) = self.star, self.problem, self.spare
+        star, (_, X, prox, value, scale, *_), (V, S) = self.star, self.problem, self.spare
         xp = namespace(X)
         xp.subtract(X, E, out=V)
         xp.add(V, U, out=S)
