@@ -20,7 +20,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / name for name in ("REPRODUCTION.md", "docs/transforms.md", "docs/learned_transform/README.md")
+    ROOT / name
+    for name in (
+        "REPRODUCTION.md",
+        "docs/transforms.md",
+        "docs/learned_transform/README.md",
+        "docs/low_rank.md",
+    )
 )
 
 _COMMENT = re.compile(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 import numpy as np
 
 from cutnn import array as ct
-from cutnn.algebra._faces import Faces, like
+from cutnn.algebra._faces import Faces
 from cutnn.device import namespace, to_host
 
 if TYPE_CHECKING:
@@ -175,17 +175,6 @@ class Problem(NamedTuple):
     E: Any  # to begin with
 
 
-def norm_scale(star: StarAlgebra) -> float:
-    """ℓ with MᴴM = ℓ I; ValueError where M is not a multiple of a unitary matrix."""
-    scales = [t.scale for t in star.transforms]
-    if None in scales:
-        raise ValueError(
-            f"{star} is not a multiple of a unitary matrix: the proximal operator of its nuclear norm is then no "
-            "thresholding of faces, and no theory promises recovery; take another M, algebra.from_data(X) say"
-        )
-    return float(math.prod(scales))  # type: ignore[arg-type]
-
-
 def spectral_norm(star: StarAlgebra, X: Any) -> Any:
     """The largest singular value of all faces of the transform of each tensor, (*batch, 1, ..., 1), and 1 for 0."""
     xp = namespace(X)
@@ -285,13 +274,11 @@ class _Step:
     def __init__(self, star: StarAlgebra, problem: Problem, tolerance: float) -> None:
         X = problem.X
         self.star, self.problem = star, problem
-        self.ell = norm_scale(star)
         self.size = namespace(X).maximum(norms(star, X), norms(star, problem.E))  # of what is to be met
         self.spare = [namespace(X).empty_like(X) for _ in range(2)]
         # By the Gram matrix a singular value σ₁ brings rounding errors of about ½ eps (σ₁ μ)² into L.
         self.allowed = math.sqrt(0.2 * tolerance / float(np.finfo(X.dtype).eps))
         self.largest = 2.0
-        self.times: Any = None
 
     def __call__(self, L: Any, E: Any, U: Any, mu: float) -> tuple[Any, Any, Any, Any]:
         star, (_, X, prox, value, scale, _), (V, S) = self.star, self.problem, self.spare
@@ -315,10 +302,8 @@ class _Step:
         V -= E
         sizes = xp.maximum(xp.maximum(norms(star, L), norms(star, E)), self.size)
         primal = _ratio(norms(star, V), sizes)
-        if self.times is None:
-            self.times = like(faces.times, values)
-        nuclear = xp.sum(xp.sum(values, axis=-1) * self.times, axis=-1)
-        objective = (nuclear / self.ell).reshape(scale.shape)
+        nuclear = xp.sum(xp.sum(values, axis=-1) * faces.times_like(values), axis=-1)
+        objective = (nuclear / star.scale).reshape(scale.shape)
         if value is not None:
             objective = objective + value(E)
         numbers = [

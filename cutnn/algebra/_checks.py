@@ -84,6 +84,17 @@ def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
         raise ValueError(f"{star}.{name}: the count of singular triplets is at least 1, and is {count}")
 
 
+def scale(star: StarAlgebra, name: str, remedy: str) -> float:
+    """The ℓ of MᴴM = ℓI, which the nuclear norm needs; or an error that says which M has none, and what to do."""
+    if star.scale is None:
+        transform = next(t for t in star.transforms if t.scale is None)
+        raise ValueError(
+            f"{star}.{name}: the nuclear norm needs M to be a multiple of a unitary matrix, MᴴM = ℓI, and that of "
+            f"{transform} is none; {remedy}"
+        )
+    return star.scale
+
+
 def transformed(star: StarAlgebra, A_hat: Any) -> Any:
     """A_hat as a transform in floats, or an error that says how it is none."""
     shape = _shape(star, "inverse", "A_hat", A_hat)

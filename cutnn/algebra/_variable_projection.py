@@ -168,10 +168,11 @@ def fit_low_rank(
 
     def needed(M: Any) -> int:
         """The least count that holds the energy, of the tensor of a batch that needs most."""
-        squares = _pooled(namespace(X).linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
-        xp = namespace(squares)
-        sums = xp.cumsum(-xp.sort(-squares, axis=-1), axis=-1)
-        return int((sums < (energy or 0) * total).sum(axis=-1).max()) + 1
+        xp = namespace(X)
+        squares = _pooled(xp.linalg.svdvals(star(M, manifold=manifold).forward(X)) ** 2)
+        held = xp.cumsum(-xp.sort(-squares, axis=-1), axis=-1)
+        wanted = (energy or 0) * (xp.abs(X) ** 2).sum(axis=(-3, -2, -1))
+        return min(int((held < wanted[..., None]).sum(axis=-1).max()) + 1, q * most)
 
     if energy is not None:
         rng = np.random.default_rng(seed)

@@ -180,7 +180,7 @@ def _compared(
     X = check.tensor(star, "compare", X, "X")
     faces = Faces(star, X)
     U, s, Vh = faces.map(lambda part: ct.linalg.svd(part, full_matrices=False))
-    xp, times = namespace(s), like(faces.times, s)[:, None]
+    xp, times = namespace(s), faces.times_like(s)[:, None]
     place = like(np.arange(s.shape[-1]), s)
 
     def error(kept: Any) -> float:

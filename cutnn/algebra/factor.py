@@ -345,7 +345,7 @@ def _largest(faces: Faces, s: Any, energy: float | None, count: int | None) -> A
     """Which of the singular values s, of all faces pooled, are kept: a mask."""
     s = raw(s)
     xp, shape = namespace(s), s.shape
-    times = xp.broadcast_to(like(faces.times, s)[:, None], shape[-2:]).reshape(-1)
+    times = xp.broadcast_to(faces.times_like(s)[:, None], shape[-2:]).reshape(-1)
     s = s.reshape((*shape[:-2], times.size)).astype(xp.float64)
     order = ct.argsort(s, axis=-1, descending=True)
     times = times[order]

@@ -37,7 +37,6 @@ from cutnn.algebra._admm import (
     Problem,
     State,
     minimise,
-    norm_scale,
     norms,
     spectral_norm,
 )
@@ -104,7 +103,7 @@ def robust_pca(
     if weight is None:
         share = 1.0 if mask is None else float(xp.mean(mask))
         length = star.n if sparse == "tubes" else 1
-        weight = math.sqrt(length / (max(X.shape[-2:]) * norm_scale(star) * share))
+        weight = math.sqrt(length / (max(X.shape[-2:]) * star.scale * share))
 
     def seen(E: Any) -> Any:
         return E if mask is None else xp.where(mask, E, 0)
@@ -208,7 +207,7 @@ def recover(
     if len(shape) != len(star.shape) + 2 or shape[:-2] != star.shape or 0 in shape:
         raise ValueError(f"recover: shape is {shape}; expected {(*star.shape, 'l', 'm')}, no batch")
     _check_noise("recover", noise)
-    norm_scale(star)
+    check.scale(star, "recover", _NO_PROX)
     if any(type(x) is Traced for x in (y, measure)):
         raise NotDifferentiableError(_NO_GRADIENT.format("recover"))
     measurements = measurements_of(y, measure, adjoint, shape, dtype)
@@ -263,6 +262,10 @@ def shrink_tubes(star: StarAlgebra, X: Any, tau: Any) -> Any:
 
 # -------------------------------------------------------------------------------------------------- helpers
 
+_NO_PROX = (
+    "with another M the proximal operator of the norm is no thresholding of faces, and no theory promises recovery: "
+    "take another, algebra.from_data(X) say"
+)
 _NO_GRADIENT = (
     "{} has no gradient: it iterates to a minimum. Take it out of the traced function, or ct.stop_gradient its input "
     "first; star.singular_value_threshold, soft_threshold and shrink_tubes have gradients"
@@ -294,7 +297,7 @@ def _tensor(star: StarAlgebra, name: str, X: Any) -> Any:
     if type(X) is Traced:
         raise NotDifferentiableError(_NO_GRADIENT.format(name))
     X = check.tensor(star, name, X, "X")
-    norm_scale(star)
+    check.scale(star, name, _NO_PROX)
     if X.size == 0:
         raise ValueError(f"{name}: X has shape {tuple(X.shape)}, without entries")
     return X

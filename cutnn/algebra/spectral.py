@@ -20,7 +20,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
-from cutnn.algebra._faces import Faces, like
+from cutnn.algebra._faces import Faces
 from cutnn.array._spectral import DomainError, factors_of, nuclear_norm, pinv_above
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw
@@ -266,7 +266,8 @@ class SpectralFunctions:
     def cond(self: StarAlgebra, A: Any) -> Any:
         """The largest singular value of all faces of Â over the smallest, (*batch,); infinite for a singular A.
 
-        For M a multiple of a unitary matrix it is the condition number of `to_matrix(A)`.
+        For M a multiple of a unitary matrix it is the condition number of `to_matrix(A)`. Raises ValueError where A has
+        no rows or no lateral slices, and so no singular values.
 
         >>> from cutnn import algebra
         >>> star = algebra.fft(4)
@@ -293,7 +294,9 @@ class SpectralFunctions:
         >>> star.nuclear_norm(star.eye(3)).round(12)
         np.float64(3.0)
         """
-        scale = _scale(self, "nuclear_norm")
+        scale = check.scale(
+            self, "nuclear_norm", f"sum ct.linalg.svdvals({self}.forward(A)) for the sum over the faces"
+        )
         faces = _faces(self, "nuclear_norm", A)
         noise = _noise(faces)
         return _total(faces, faces.map(lambda x: nuclear_norm(x, noise))) / scale
@@ -314,7 +317,7 @@ class SpectralFunctions:
         True
         """
         name = "singular_value_threshold"
-        _scale(self, name)
+        check.scale(self, name, f"threshold {self}.forward(A) by ct.linalg.svt for that of each face")
         faces = _faces(self, name, A)
         tau = _for_each_tensor(self, name, "tau", tau, A)
         return faces.tensor(faces.map(lambda x: ct.linalg.svt(x, tau)))
@@ -463,21 +466,9 @@ def _adjoint(x: Any) -> Any:
     return ct.conj(ct.matrix_transpose(x))
 
 
-def _scale(star: StarAlgebra, name: str) -> float:
-    """The ℓ of MᴴM = ℓI for all transforms together."""
-    for transform in star.transforms:
-        if transform.scale is None:
-            raise ValueError(
-                f"{star}.{name}: the nuclear norm needs M to be a multiple of a unitary matrix, MᴴM = ℓI, and that of "
-                f"{transform} is none; sum ct.linalg.svdvals({star}.forward(A)) for the sum over the faces"
-            )
-    return math.prod(t.scale for t in star.transforms if t.scale is not None)
-
-
 def _total(faces: Faces, numbers: Any) -> Any:
     """The sum of numbers of the faces, (*batch, faces), over the whole spectrum: (*batch,)."""
-    times = faces.times.astype(raw(numbers).dtype)
-    return ct.sum(numbers * like(times, numbers), axis=-1)
+    return ct.sum(numbers * ct.astype(faces.times_like(numbers), numbers.dtype), axis=-1)
 
 
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:

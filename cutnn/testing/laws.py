@@ -86,7 +86,7 @@ def _norms(star: StarAlgebra) -> tuple[float, float]:
     for transform in star.transforms:
         M = transform.matrix()
         forward *= float(np.linalg.norm(M, np.inf))
-        inverse *= float(np.linalg.norm(np.linalg.inv(M), np.inf))
+        inverse *= float(np.linalg.norm(np.linalg.pinv(M), np.inf))
     return forward, inverse
 
 
@@ -117,17 +117,17 @@ def _(star: StarAlgebra, A: Any) -> Sides:
 
 @_law(
     "inverse matrix",
-    "M⁻¹ M = I, and MᴴM = c I where a scale c is given",
+    "M M⁻¹ = I, and M Mᴴ = c I where a scale c is given",
     "11",
     "`inverse_matrix` or `scale` of a transform does not belong to its `matrix`",
 )
 def _(star: StarAlgebra, A: Any) -> Sides:
     for t in star.transforms:
-        M, eye = t.matrix(), np.eye(t.n)
-        condition = float(np.linalg.norm(M, np.inf) * np.linalg.norm(np.linalg.inv(M), np.inf))
-        yield t.inverse_matrix() @ M, eye, condition
+        M, eye = t.matrix(), np.eye(t.faces)
+        condition = float(np.linalg.norm(M, np.inf) * np.linalg.norm(np.linalg.pinv(M), np.inf))
+        yield M @ t.inverse_matrix(), eye, condition
         if t.scale is not None:
-            yield M.conj().T @ M / t.scale, eye, condition
+            yield M @ M.conj().T / t.scale, eye, condition
 
 
 @_law(
@@ -213,7 +213,7 @@ def _(star: StarAlgebra, A: Any, B: Any) -> Sides:
 
 @_law(
     "identity",
-    "I ★ A = A = A ★ I, Iᴴ = I, M I and to_matrix(I) are identity matrices",
+    "I ★ A = A = A ★ I, Iᴴ = I, M I is a stack of identity matrices, to_matrix(I) = I",
     "lm",
     "`identity_tube` is not M⁻¹ (1, ..., 1), or M⁻¹ is scaled: a factor n or √n of a Fourier transform, say",
 )
@@ -230,7 +230,8 @@ def _(star: StarAlgebra, A: Any) -> Sides:
     grown = size(star, right) * math.prod(_norms(star))
     yield star.transpose(right), right, grown
     matrix = star.to_matrix(right)
-    yield matrix, _near_to(np.eye(matrix.shape[-1]), matrix), grown * _norms(star)[0]
+    expected = np.kron(_projector(star), np.eye(A.shape[-1]))
+    yield matrix, _near_to(expected, matrix), grown * _norms(star)[0]
 
 
 @_law(
@@ -287,17 +288,19 @@ def _(star: StarAlgebra, A: Any) -> Sides:
 
 @_law(
     "adjoint",
-    "⟨A ★ B, C⟩ = ⟨B, Aᴴ ★ C⟩ and ‖Â‖² = c ‖A‖² where MᴴM = c I",
+    "⟨A ★ B, C⟩ = ⟨B, Aᴴ ★ C⟩, to_matrix(Aᴴ) = to_matrix(A)ᴴ and ‖Â‖² = c ‖A‖², where M Mᴴ = c I",
     "lm mp lp",
     "`scale` is given for an M that is not c times a unitary matrix, or `reflect` is wrong",
     alike=True,
 )
 def _(star: StarAlgebra, A: Any, B: Any, C: Any) -> Sides:
-    if all(t.scale is not None for t in star.transforms):
+    if star.scale is not None:
         A_h = star.transpose(A)
         scale = _length(C) * (size(star, A, B) + size(star, A_h, B)) * star.n * B.shape[-1] * A.shape[-2]
         yield _inner(star(A, B), C), _inner(B, star(A_h, C)), scale
-        c, whole = math.prod(t.scale or 1 for t in star.transforms), star.forward(A + 0j)
+        adjoint = ct.matrix_transpose(ct.conj(star.to_matrix(A)))
+        yield star.to_matrix(A_h), adjoint, size(star, A_h) * math.prod(_norms(star))
+        c, whole = star.scale, star.forward(A + 0j)
         yield ct.sum(ct.abs(whole) ** 2), c * ct.sum(ct.abs(A) ** 2), c * _length(A) ** 2
 
 
@@ -648,6 +651,15 @@ def _first(A: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _eye(star: StarAlgebra, m: int, A: Any) -> Any:
     """The identity in the dtype and on the device of A."""
     return to_device(star.eye(m, dtype=A.dtype), device_of(A))
+
+
+def _projector(star: StarAlgebra) -> np.ndarray:
+    """M⁻¹ M of all tube axes together, from the matrices alone: I where M is invertible."""
+    P: np.ndarray = np.eye(1)
+    for t in star.transforms:
+        M = t.matrix()
+        P = np.kron(P, np.eye(t.n) if t.faces == t.n else np.linalg.pinv(M) @ M)
+    return P
 
 
 def _near_to(host: np.ndarray, like: Any) -> Any:

@@ -188,6 +188,8 @@ def tensors(
 ) -> Any:
     """Tensors (*batch, *shape, rows, columns) of an algebra, an array on a device, by default the default one.
 
+    In a projected algebra they are those of its range, complex where the projector is.
+
     `rows` and `columns` (1 to 3 unless given), `batch` and `dtype` are values or strategies. `rank` is that of every
     face of Â, or one number a face of the whole spectrum, the faces in the order of `star.unfold` (of two faces that
     real tensors have as conjugates, the first counts). `condition` bounds the largest singular value of all faces
@@ -248,10 +250,13 @@ def _tensor(
     elif what == "identity":
         A = 0 * A + _identity(star, l, m, wide)
     elif what == "low rank by face" and has_spectrum:
-        pattern = np.arange(star.n) % (min(l, m) + 1)
+        pattern = np.arange(math.prod(star.face_shape)) % (min(l, m) + 1)
         A = _with_spectrum(star, A, pattern[::-1], 1e3)
     elif what.startswith("low rank") or what == "equal singular values":
         A = _low_rank(A, max(min(l, m) - 1, 1))
+    if star.face_shape != star.shape:
+        A = _projection(star, A)
+        kind = np.result_type(kind, np.complex64) if A.dtype.kind == "c" else kind
     if what in ("tiny", "huge"):
         A = A * 10.0 ** ((6 if kind.name in ("float32", "complex64") else 50) * (1 if what == "huge" else -1))
     return to_device(np.ascontiguousarray(A.astype(kind)), device or get_device())
@@ -333,7 +338,7 @@ def _entries(draw: st.DrawFn, shape: tuple[int, ...], dtype: np.dtype) -> tuple[
 def _ranks(
     star: algebra.StarAlgebra, rank: Any, most: int, has_spectrum: bool, condition: float | None
 ) -> np.ndarray | None:
-    """The rank of each face, (n,), or None where any will do."""
+    """The rank of each face, or None where any will do."""
     if not has_spectrum and (condition is not None or np.ndim(rank)):
         raise ValueError(
             f"tensors: in {star}, with its complex M, a real tensor has no condition number or ranks by face of "
@@ -343,17 +348,18 @@ def _ranks(
         raise ValueError(f"tensors: a condition number is 1 or more, not {condition}")
     if rank is None:
         return None
-    ranks = np.asarray(rank, dtype=int).reshape(-1) if np.ndim(rank) else np.full(star.n, rank)
-    if ranks.size != star.n or ranks.min(initial=0) < 0 or ranks.max(initial=0) > most:
+    faces = math.prod(star.face_shape)
+    ranks = np.asarray(rank, dtype=int).reshape(-1) if np.ndim(rank) else np.full(faces, rank)
+    if ranks.size != faces or ranks.min(initial=0) < 0 or ranks.max(initial=0) > most:
         raise ValueError(
-            f"tensors: rank={rank}; expected a number from 0 to {most}, the smaller side, or {star.n} of them"
+            f"tensors: rank={rank}; expected a number from 0 to {most}, the smaller side, or {faces} of them"
         )
     return ranks
 
 
 def _identity(star: algebra.StarAlgebra, rows: int, columns: int, dtype: np.dtype) -> Any:
     """The identity from the matrices alone, cut to rows by columns; its real part where it must be real."""
-    tube = np.linalg.solve(_matrix(star), np.ones(star.n))
+    tube = _matrices(star)[1].sum(axis=1)
     tube = tube.reshape(*star.shape, 1, 1) if dtype.kind == "c" else tube.real.reshape(*star.shape, 1, 1)
     return tube * np.eye(rows, columns)
 
@@ -372,9 +378,9 @@ def _with_spectrum(
 
     A itself where they are so already. By the matrix M alone, not by the functions that are to be tested.
     """
-    M, n, sides = _matrix(star), star.n, A.shape[-2:]
-    faces = A.reshape(*A.shape[: A.ndim - 2 - len(star.shape)], n, -1)
-    A_hat = (M @ faces).reshape(*faces.shape[:-1], *sides)
+    M, inverse = _matrices(star)
+    n, lead = len(M), A.ndim - 2 - len(star.shape)
+    A_hat = _along_tubes(M, A, lead)
     partner = np.arange(n)
     if A.dtype.kind != "c":  # faces of a real tensor come in conjugate pairs, as the rows of M do
         partner = np.abs(M.conj()[:, None] - M).sum(axis=-1).argmin(axis=1)
@@ -390,12 +396,27 @@ def _with_spectrum(
     A_hat[..., first, :, :] = (U * new[..., None, :]) @ Vh
     others = np.flatnonzero(np.arange(n) > partner)
     A_hat[..., others, :, :] = A_hat[..., partner[others], :, :].conj()
-    back = np.linalg.solve(M, A_hat.reshape(faces.shape))
-    return (back if A.dtype.kind == "c" else back.real).reshape(A.shape)
+    back = _along_tubes(inverse, A_hat, lead).reshape(A.shape)
+    return back if A.dtype.kind == "c" else back.real
 
 
-def _matrix(star: algebra.StarAlgebra) -> np.ndarray:
+def _projection(star: algebra.StarAlgebra, A: np.ndarray) -> np.ndarray:
+    """M⁻¹ M applied to the tubes of A, by the matrices alone; real where both are."""
+    M, inverse = _matrices(star)
+    P = inverse @ M
+    P = P if np.abs(P.imag).max() > 1e-9 else P.real
+    return _along_tubes(P, A, A.ndim - 2 - len(star.shape)).reshape(A.shape)
+
+
+def _along_tubes(M: np.ndarray, A: np.ndarray, lead: int) -> np.ndarray:
+    """M applied to the tubes of A, whose tube axes, after `lead` axes of a batch, become one."""
+    tubes: np.ndarray = M @ A.reshape(*A.shape[:lead], M.shape[1], -1)
+    return tubes.reshape(*A.shape[:lead], len(M), *A.shape[-2:])
+
+
+def _matrices(star: algebra.StarAlgebra) -> tuple[np.ndarray, np.ndarray]:
+    """M of all tube axes together, and M⁻¹, or the pseudoinverse of an M with fewer rows."""
     M: np.ndarray = np.eye(1)
     for transform in star.transforms:
         M = np.kron(M, transform.matrix())
-    return M
+    return M, np.linalg.pinv(M)

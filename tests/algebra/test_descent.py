@@ -49,6 +49,13 @@ def test_the_leading_eigenspace_is_found(dtype: Any, q: int) -> None:
     assert found.gradient_norm <= 1e-6 * abs(found.history[0].value)
 
 
+def test_every_step_falls_by_what_armijo_asks() -> None:
+    A = np.diag(np.arange(8.0) ** 2)
+    found = learned.minimize(quadratic(A), STIEFEL.random(8, 3, seed=5), manifold="stiefel")
+    for before, after in zip(found.history[:-1], found.history[1:], strict=True):
+        assert after.value <= before.value - 1e-4 * after.step * before.gradient_norm**2
+
+
 def test_the_start_stays_as_it_is_and_float32_stays_float32() -> None:
     A = np.diag([3.0, 2.0, 1.0]).astype(np.float32)
     Q0 = STIEFEL.random(3, 1, seed=1).astype(np.float32)
@@ -255,6 +262,15 @@ def test_an_energy_is_held_by_fewer_triplets_than_at_the_start() -> None:
     ]
     assert fit.triplets == counts[0] < min(counts[1:])
     assert fit.energy >= 0.99
+
+
+def test_an_energy_is_held_in_every_tensor_of_a_batch() -> None:
+    X = of_low_rank(1, batch=(2,)) * np.array([1.0, 100.0])[:, None, None, None] + draw((2, 5, 6, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = learned.fit_low_rank(X, energy=0.8, starts=["dct"], iterations=0)
+    multirank = algebra.dct(5).svd_energy(X, 0.8).multirank
+    assert fit.triplets == multirank.sum(axis=-1).max() > multirank.sum(axis=-1).min()
 
 
 def test_gradients_are_exact_where_singular_values_meet() -> None:

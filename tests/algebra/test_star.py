@@ -9,36 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
 from cutnn import algebra
 from cutnn.algebra import StarAlgebra
-from tests.algebra.catalogue import EVERY, draw, invertible, invertible_tensor, kron, near, projector
+from cutnn.testing import check_algebra, strategies
+from tests.algebra.catalogue import EVERY, draw, invertible, kron, near
 
 every_algebra = pytest.mark.parametrize("name", EVERY)
-few = settings(max_examples=settings().max_examples // 3)  # there are many algebras
+few = settings(max_examples=settings().max_examples // 5)  # there are many algebras
 
-dtypes = st.sampled_from([np.float32, np.float64, np.complex64, np.complex128])
 seeds = st.integers(0, 2**20)
 sides = st.integers(1, 3)
-
-
-@st.composite
-def chains(draw_: Any, length: int) -> list[tuple[tuple[int, ...], int, int, Any, int]]:
-    """Batch, rows, columns, dtype and seed of tensors that multiply in a row; batches broadcast."""
-    sizes = [draw_(sides) for _ in range(length + 1)]
-    batches = draw_(hnp.mutually_broadcastable_shapes(num_shapes=length, max_dims=2, max_side=2)).input_shapes
-    single = draw_(st.booleans())
-    kinds = [np.complex64, np.float32] if single else [np.complex128, np.float64]
-    return [
-        (batches[k], sizes[k], sizes[k + 1], draw_(st.sampled_from(kinds)), draw_(seeds))
-        for k in range(length)
-    ]
-
-
-def tensors(star: StarAlgebra, chain: Any) -> list[Any]:
-    return [star.random(l, m, batch, seed, dtype) for batch, l, m, dtype, seed in chain]  # noqa: E741
 
 
 def by_definition(star: StarAlgebra, A: Any, B: Any) -> Any:
@@ -58,28 +40,16 @@ def by_definition(star: StarAlgebra, A: Any, B: Any) -> Any:
 
 @every_algebra
 @few
-@given(chain=chains(2))
-def test_product_is_its_definition(name: str, chain: Any) -> None:
+@given(data=st.data())
+def test_product_is_its_definition(name: str, data: Any) -> None:
     star = EVERY[name]
-    A, B = tensors(star, chain)
+    A, B = data.draw(strategies.operands(star, "lm mp", special=False))
     C = star(A, B)
     wide = [T.astype(np.result_type(T.dtype, np.float64)) for T in (A, B)]
     near(C, by_definition(star, *wide), 1000)
     complex_ = not star.real_products or "c" in (A.dtype.kind + B.dtype.kind)
     single = A.dtype in (np.float32, np.complex64)
     assert C.dtype == ((np.complex64 if single else np.complex128) if complex_ else A.dtype)
-
-
-@every_algebra
-@given(data=st.data())
-@few
-def test_product_agrees_with_the_block_matrix(name: str, data: Any) -> None:
-    star = EVERY[name]
-    A, B = (T.astype(np.result_type(T.dtype, np.float64)) for T in tensors(star, data.draw(chains(2))))
-    expected = star.to_matrix(A) @ star.unfold(B)
-    got = star.unfold(star(A, B))
-    assert np.abs(got - expected).max() <= 1e-12 * np.abs(expected).max()
-    assert star.fold(star.unfold(A)).shape == A.shape
 
 
 @given(n=st.integers(1, 9), rows=sides, columns=sides, complex_=st.booleans(), seed=seeds)
@@ -144,54 +114,10 @@ def test_matrices_are_the_plain_algebra() -> None:
 
 
 @every_algebra
-@few
-@given(chain=chains(3))
-def test_associativity(name: str, chain: Any) -> None:
-    star = EVERY[name]
-    A, B, C = tensors(star, chain)
-    near(star(star(A, B), C), star(A, star(B, C)), 2000)
-    near(star(A, B, C), star(A, star(B, C)), 2000)
-
-
-@every_algebra
-@few
-@given(chain=chains(2), seed=seeds)
-def test_distributivity(name: str, chain: Any, seed: int) -> None:
-    star = EVERY[name]
-    A, B = tensors(star, chain)
-    other = star.random(*B.shape[-2:], chain[1][0], seed, B.dtype)
-    third = star.random(*A.shape[-2:], chain[0][0], seed, A.dtype)
-    near(star(A, B + other), star(A, B) + star(A, other), 1000)
-    near(star(A + third, B), star(A, B) + star(third, B), 1000)
-    near(star(2 * A, B), 2 * star(A, B))
-
-
-@every_algebra
-@few
-@given(chain=chains(1))
-def test_identity(name: str, chain: Any) -> None:
-    star = EVERY[name]
-    (A,) = tensors(star, chain)
-    left, right = star.eye(A.shape[-2], dtype=A.dtype), star.eye(A.shape[-1], dtype=A.dtype)
-    wanted = A if star.real_products else A.astype(np.result_type(A.dtype, np.complex64))
-    for product in (star(left, A), star(A, right)):
-        near(product, wanted)
-        assert product.dtype == wanted.dtype
-    near(star.transpose(left), left)
-    near(star.to_matrix(left), np.kron(projector(star), np.eye(A.shape[-2])))
-
-
-@every_algebra
-@few
-@given(chain=chains(2))
-def test_transpose_of_a_product(name: str, chain: Any) -> None:
-    star = EVERY[name]
-    A, B = tensors(star, chain)
-    near(star.transpose(star(A, B)), star(star.transpose(B), star.transpose(A)), 1000)
-    near(star.transpose(star.transpose(A)), A + 0 * star.transpose(star.transpose(A)))
-    if all(t.scale is not None for t in star.transforms):  # Aᴴ is then the adjoint of A★
-        near(star.to_matrix(star.transpose(A)), np.swapaxes(star.to_matrix(A).conj(), -1, -2))
-    near(star.forward(star.transpose(A)), np.swapaxes(star.forward(A).conj(), -1, -2), 1000)
+def test_the_laws(name: str) -> None:
+    now = settings()
+    report = check_algebra(EVERY[name], examples=now.max_examples // 5, seed=0 if now.derandomize else None)
+    assert max(row.worst for row in report.rows) < 16  # of 64 that are allowed
 
 
 def test_transpose_of_a_real_algebra_copies_nothing() -> None:
@@ -202,16 +128,12 @@ def test_transpose_of_a_real_algebra_copies_nothing() -> None:
 
 @every_algebra
 @few
-@given(chain=chains(1))
-def test_there_and_back(name: str, chain: Any) -> None:
+@given(data=st.data())
+def test_the_shape_of_a_transform(name: str, data: Any) -> None:
     star = EVERY[name]
-    (A,) = tensors(star, chain)
-    A_hat = star.forward(A)
-    back = star.inverse(A_hat)
-    near(back, A)
-    assert back.dtype == (A.dtype if star.real_products else np.result_type(A.dtype, np.complex64))
+    A = data.draw(strategies.tensors(star))
     faces = star.half_shape if A.dtype.kind == "f" else star.face_shape
-    assert A_hat.shape == (*chain[0][0], *faces, *A.shape[-2:])
+    assert star.forward(A).shape == (*A.shape[: A.ndim - 2 - len(star.shape)], *faces, *A.shape[-2:])
 
 
 def test_one_axis_is_halved() -> None:
@@ -221,46 +143,6 @@ def test_one_axis_is_halved() -> None:
     assert EVERY["fft 5, fft 2"].half_shape == (3, 2)
     assert EVERY["complex matrix 2, fft 3"].half_shape == (2, 3)
     assert EVERY["complex matrix 3"].half_shape == (3,)
-
-
-@every_algebra
-@few
-@given(
-    m=sides,
-    columns=sides,
-    batch=hnp.array_shapes(min_dims=0, max_dims=1, max_side=2),
-    dtype=dtypes,
-    seed=seeds,
-)
-def test_inverse_and_solution(name: str, m: int, columns: int, batch: Any, dtype: Any, seed: int) -> None:
-    star = EVERY[name]
-    A, B = (invertible_tensor(star, m, batch, s, dtype) for s in (seed, seed + 1))
-    inverse = star.inv(A)
-    one = star.eye(m) + 0 * A
-    near(star(A, inverse), one, 1000)
-    near(star(inverse, A), one, 1000)
-    near(star.inv(star(A, B)), star(star.inv(B), star.inv(A)), 2000)
-    right = star.random(m, columns, (), seed, dtype)
-    solution = star.solve(A, right)
-    near(star(A, solution), right + 0 * solution, 2000)
-    near(star.solve(A, right + 0j), solution, 2000)  # one real, one complex
-    assert inverse.dtype == (A.dtype if star.real_products else np.result_type(A.dtype, np.complex64))
-
-
-@every_algebra
-@few
-@given(rows=sides, columns=sides, rank=st.integers(0, 2), complex_=st.booleans(), seed=seeds)
-def test_penrose_equations(name: str, rows: int, columns: int, rank: int, complex_: bool, seed: int) -> None:
-    star = EVERY[name]
-    dtype = np.complex128 if complex_ else np.float64
-    A = star(star.random(rows, rank, (2,), seed, dtype), star.random(rank, columns, (2,), seed + 1, dtype))
-    P = star.pinv(A)
-    factor = 1e4 * max(1.0, np.abs(P).max()) * max(1.0, np.abs(A).max())
-    assert factor < 1e9
-    near(star(A, P, A), A + 0 * star(A, P, A), factor)
-    near(star(P, A, P), P, factor * max(1.0, np.abs(P).max()))
-    for projection in (star(A, P), star(P, A)):
-        near(star.transpose(projection), projection, factor)
 
 
 def test_pinv_cuts_beside_the_largest_face() -> None:
@@ -274,12 +156,10 @@ def test_pinv_cuts_beside_the_largest_face() -> None:
 
 @every_algebra
 @few
-@given(chain=chains(1))
-def test_tubal_functions(name: str, chain: Any) -> None:
+@given(data=st.data())
+def test_tubal_functions(name: str, data: Any) -> None:
     star = EVERY[name]
-    ((batch, _, _, dtype, seed),) = chain
-    A = star.random(1, 1, batch, seed, dtype)
-    near(star.apply(lambda z: z * z - 2, A), star(A, A) - 2 * star.eye(1, dtype=dtype), 1000)
+    A = data.draw(strategies.tensors(star, 1, 1, special=False).filter(np.any))
     small = A / (4 * np.max(np.abs(star.forward(A))))
     tubes = small.astype(np.result_type(small.dtype, np.float64))
     term = total = star.eye(1)
@@ -287,17 +167,6 @@ def test_tubal_functions(name: str, chain: Any) -> None:
         term = star(term, tubes) / k
         total = total + term
     near(star.apply(ct.exp, small), total.astype(np.result_type(small.dtype, total.dtype)), 1000)
-
-
-@every_algebra
-@few
-@given(chain=chains(1))
-def test_norm(name: str, chain: Any) -> None:
-    star = EVERY[name]
-    (A,) = tensors(star, chain)
-    norm = star.norm(A)
-    assert np.shape(norm) == chain[0][0] and norm.dtype == A.real.dtype
-    near(norm, np.linalg.norm(star.unfold(A), axis=(-2, -1)))
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_])

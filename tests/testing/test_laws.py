@@ -1,4 +1,4 @@
-"""Every law holds in every algebra of the catalogue, and every fault of a transform breaks the law made for it."""
+"""Every fault breaks the law made for it (that the laws hold is tested in tests/algebra/test_star.py); messages."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ from tests.algebra.catalogue import ALGEBRAS, invertible
 
 SKEW = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # M⁻¹, Mᵀ and M differ
 COMPLEX = invertible(3, complex_=True)
-
-
-@pytest.mark.parametrize("name", ALGEBRAS)
-def test_every_law_holds_in_every_algebra(name: str) -> None:
-    now = settings()
-    report = check_algebra(
-        ALGEBRAS[name], examples=now.max_examples // 8, seed=0 if now.derandomize else None
-    )
-    assert max(row.worst for row in report.rows) < 16  # of 64 that are allowed
 
 
 @given(star=strategies.algebras())
@@ -400,8 +391,6 @@ def test_what_is_no_algebra_is_refused() -> None:
         check_algebra(SKEW)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown law 'commutativity'; valid are round trip, "):
         check_algebra(algebra.dct(2), laws=["commutativity"])
-    with pytest.raises(ValueError, match="is a projection, whose laws hold for tensors in its range alone"):
-        check_algebra(algebra.projected(np.eye(3)[:, :2]))
     with pytest.raises(ValueError, match="examples=0; expected 1 or more"):
         check_algebra(algebra.dct(2), examples=0)
 

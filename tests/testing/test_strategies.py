@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 import cutnn as ct
 from cutnn import algebra
 from cutnn.testing import strategies
-from tests.algebra.catalogue import ALGEBRAS, kron
+from tests.algebra.catalogue import ALGEBRAS, PROJECTED, kron, projector
 
 
 def values(star: Any, A: Any) -> np.ndarray:
     """The singular values of the faces of the whole spectrum, from the matrix alone: (*batch, n, k)."""
-    faces = A.reshape(*A.shape[: A.ndim - 2 - len(star.shape)], star.n, -1).astype(complex)
-    return np.linalg.svd((kron(star) @ faces).reshape(*faces.shape[:-1], *A.shape[-2:]), compute_uv=False)
+    M, lead = kron(star), A.shape[: A.ndim - 2 - len(star.shape)]
+    faces = M @ A.reshape(*lead, star.n, -1).astype(complex)
+    return np.linalg.svd(faces.reshape(*lead, len(M), *A.shape[-2:]), compute_uv=False)
 
 
 @given(star=strategies.algebras())
@@ -79,6 +80,24 @@ def test_ranks_by_face_and_condition(star: algebra.StarAlgebra, data: Any) -> No
         assert np.array_equal(found, np.broadcast_to(ranks, found.shape))
     assert np.all((s <= 1e-9 * top) | (s >= 0.0999 * top))
     assert np.all(found <= 2)
+
+
+@given(data=st.data(), name=st.sampled_from(list(PROJECTED)))
+def test_tensors_of_projected_algebras_are_in_their_range(data: Any, name: str) -> None:
+    star = PROJECTED[name]
+    A, B = data.draw(strategies.operands(star, "mm mp", condition=5))
+    for T in (A, B):
+        faces = T.reshape(*T.shape[: T.ndim - 2 - len(star.shape)], star.n, -1)
+        eps = np.finfo(T.dtype).eps
+        np.testing.assert_allclose(projector(star) @ faces, faces, rtol=0, atol=16 * eps * np.abs(T).max())
+    s = values(star, A)
+    assert np.all(s.max(axis=(-1, -2)) <= 5.01 * s.min(axis=(-1, -2)))
+    ranks = [k % 3 for k in range(len(kron(star)))]
+    C = data.draw(strategies.tensors(star, 2, 3, dtype="complex128", rank=ranks, special=False))
+    s = values(star, C)
+    assert np.array_equal(
+        (s > 1e-9 * s.max(axis=(-2, -1), keepdims=True)).sum(axis=-1), 0 * s[..., 0] + ranks
+    )
 
 
 def test_every_special_tensor_occurs() -> None:
