@@ -1,7 +1,7 @@
 """Compress a hyperspectral cube, and clean one of noise, dead stripes and outliers: tensors beside matrices.
 
     python examples/hyperspectral.py                             # a small cube: half a minute
-    python examples/hyperspectral.py --root data --preset paper  # Jasper Ridge, 100 x 100 pixels, 198 bands: ten minutes
+    python examples/hyperspectral.py --root data --preset paper  # Jasper Ridge, 100 x 100 x 198: ten minutes
     python examples/hyperspectral.py --cube scene.npy --parts denoising --tubes blocks
 
 The cube is Jasper Ridge under --root, or any (rows, columns, bands) as .npy; where neither is named nor there, one is
