@@ -58,10 +58,10 @@ class Spectrum:
 
         Numbers of a face and of its conjugate are the same: ranks, norms, singular values.
         """
-        every = ct.take(numbers, self._places.on("whole", numbers), axis=self.lead)
-        return ct.reshape(
-            every, (*every.shape[: self.lead], *self.star.face_shape, *every.shape[self.lead + 1 :])
-        )
+        lead, shape = self.lead, numbers.shape
+        if self.halved:
+            numbers = ct.take(numbers, self._places.on("whole", numbers), axis=lead)
+        return ct.reshape(numbers, (*shape[:lead], *self.star.face_shape, *shape[lead + 1 :]))
 
     def split(self, faces: Any) -> list[Any]:
         """Results for the faces, (*batch, faces, ...), for the real ones and for the complex ones, if halved."""

@@ -207,6 +207,6 @@ def compress(faces: Faces, A: Any, triplets: list[Any], kept: Any) -> Compressed
     return Compressed(faces.star, tuple(A.shape), kind, ranks, tuple(left), tuple(right), error)
 
 
-def _numbers_each(faces: Any, halved: bool, is_complex: bool) -> int:
+def _numbers_each(part: Any, halved: bool, is_complex: bool) -> int:
     """How many numbers of the kind of A's entries one number of a triplet is, for one face of the spectrum."""
-    return 2 if faces.dtype.kind == "c" and not halved and not is_complex else 1
+    return 2 if part.dtype.kind == "c" and not halved and not is_complex else 1

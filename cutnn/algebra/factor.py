@@ -337,8 +337,8 @@ class Factorisations:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _svd(faces: Any) -> Any:
-    return ct.linalg.svd(faces, full_matrices=False)
+def _svd(part: Any) -> Any:
+    return ct.linalg.svd(part, full_matrices=False)
 
 
 def _largest(faces: Faces, s: Any, energy: float | None, count: int | None) -> Any:

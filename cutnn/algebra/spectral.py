@@ -88,7 +88,8 @@ class SpectralFunctions:
 
         For A (..., l, m) U is (..., l, m), Uᴴ ★ U = I where l ≥ m and U ★ Uᴴ = I where l ≤ m, and of all such U the
         nearest to A; P is (..., m, m), or (..., l, l) on the left. Gradients are right at equal singular values. Where
-        singular values of a face are 0 U is not unique and has no derivative: the share of their vectors counts as 0.
+        singular values of a face are 0 U is not unique and has no derivative: the share of their vectors counts as 0,
+        and the gradient of P is along changes that keep the ranks of the faces.
 
         >>> from cutnn import algebra
         >>> import numpy as np

@@ -196,8 +196,8 @@ def polar(x: Any, /, *, side: str = "right", atol: Any = 0.0) -> PolarResult:
     For x = W S Vh, (*batch, l, m), U = W Vh, (*batch, l, m), has orthonormal columns or rows, and P = Vhᴴ S Vh is
     (*batch, m, m); with side="left" x = P U and P = W S Wᴴ, (*batch, l, l). The gradients, first and second, are
     right at equal singular values. Where singular values are 0 U is not unique and has no derivative: the share of
-    their vectors counts as 0; so does that of singular values up to `atol`, a number or one for each matrix. Raises
-    ValueError for another side.
+    their vectors counts as 0, and the gradient of P is along changes that keep the rank; so it is with singular values
+    up to `atol`, a number or one for each matrix. Raises ValueError for another side.
 
     >>> import cutnn as ct
     >>> ct.linalg.polar(ct.asarray([[0.0, -2.0], [3.0, 0.0]])).P
@@ -207,8 +207,14 @@ def polar(x: Any, /, *, side: str = "right", atol: Any = 0.0) -> PolarResult:
     if side not in ("left", "right"):
         raise ValueError(f"polar: side is {side!r}; expected 'right', x = U P, or 'left', x = P U")
     factors = factors_of(x)
-    u = _polar_factor(x, factors, _cutoff(factors[1], atol))
-    p = adjoint(u) @ x if side == "right" else x @ adjoint(u)
+    cutoff = _cutoff(factors[1], atol)
+    u, sure = _polar_factor(x, factors, cutoff), _odd(x, cutoff, Step, factors)
+    # Of vectors whose singular values are 0 P has nothing, nor has its derivative: they are taken as constants.
+    rest, there = raw(u) - raw(sure), raw(x)
+    if side == "right":
+        p = adjoint(sure) @ x + adjoint(rest) @ there
+    else:
+        p = x @ adjoint(sure) + there @ adjoint(rest)
     return PolarResult(u, (p + adjoint(p)) / 2)
 
 

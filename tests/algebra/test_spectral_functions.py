@@ -642,3 +642,12 @@ def test_numbers_that_make_no_sense_are_explained() -> None:
         star.svd_randomized(A, 2, power_iterations=1.5)
     with pytest.raises(TypeError, match="low_rank: the rank is 1.5; expected an integer"):
         ct.linalg.low_rank(A, 1.5)
+
+
+@pytest.mark.parametrize("name", ["dct 5", "fft 4", "complex matrix 3", "plain"])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_gradient_of_the_hermitian_polar_factor_where_ranks_stay(name: str, dtype: Any, side: str) -> None:
+    star = ALGEBRAS[name]
+    X, Y = star.random(4, 2, seed=0, dtype=dtype), star.random(2, 3, seed=1, dtype=dtype)
+    check(lambda X, Y: star.polar(star(X, Y), side=side).P, X, Y)
