@@ -60,7 +60,8 @@ class Options(TypedDict, total=False):
       code for robust PCA does: feasible quickly, but then too stiff to reach the minimum, so that the dual residual
       stays.
     * `start`: a former `LowRankResult`, to go on from.
-    * `callback`: called with a `State` at every check; iterations end where it returns True.
+    * `callback`: called with a `State` at every check; iterations end where it returns True. `train.solver_progress`
+      makes one that draws a bar.
     * `check_every`: iterations between two checks of the residuals, each of which waits for the GPU: 1 on the CPU and
       10 elsewhere unless given.
     """

@@ -40,6 +40,7 @@ from cutnn.algebra._admm import (
     norms,
     spectral_norm,
 )
+from cutnn.algebra._learned import parameters
 from cutnn.algebra._measurements import measurements_of, norm
 from cutnn.algebra.star import StarAlgebra
 from cutnn.device import namespace, to_host
@@ -208,7 +209,7 @@ def recover(
         raise ValueError(f"recover: shape is {shape}; expected {(*star.shape, 'l', 'm')}, no batch")
     _check_noise("recover", noise)
     check.scale(star, "recover", _NO_PROX)
-    if any(type(x) is Traced for x in (y, measure)):
+    if any(type(x) is Traced for x in (y, measure, *parameters(star))):
         raise NotDifferentiableError(_NO_GRADIENT.format("recover"))
     measurements = measurements_of(y, measure, adjoint, shape, dtype)
     Z = measurements.adjoint(measurements.solve(measurements.y, math.inf))  # the smallest that meets y
@@ -294,7 +295,7 @@ def _tensor(star: StarAlgebra, name: str, X: Any) -> Any:
         raise TypeError(
             f"{name}: the first argument is an algebra, algebra.dct(8) say, not a {type(star).__name__}"
         )
-    if type(X) is Traced:
+    if any(type(x) is Traced for x in (X, *parameters(star))):
         raise NotDifferentiableError(_NO_GRADIENT.format(name))
     X = check.tensor(star, name, X, "X")
     check.scale(star, name, _NO_PROX)

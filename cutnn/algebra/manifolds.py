@@ -60,9 +60,13 @@ class Stiefel:
     ) -> np.ndarray:
         """A real Q, (n, q), uniform over the manifold, in float64 on the host; q = n unless given.
 
-        That R has a positive diagonal makes it uniform. (Mezzadri, Notices of the AMS 54 (2007).)
+        Raises ValueError unless 1 <= q <= n. That R has a positive diagonal makes it uniform. (Mezzadri, Notices of
+        the AMS 54 (2007).)
         """
-        G = np.random.default_rng(seed).standard_normal((n, n if q is None else q))
+        q = n if q is None else q
+        if not 1 <= q <= n:
+            raise ValueError(f"Stiefel.random: {n} x {q}; orthonormal columns are 1 to n = {n}")
+        G = np.random.default_rng(seed).standard_normal((n, q))
         return self.retract(0 * G, G)
 
     def __repr__(self) -> str:

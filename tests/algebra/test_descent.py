@@ -98,8 +98,12 @@ def test_a_callback_sees_every_step_and_may_stop() -> None:
         seen.append((minimum.value, STIEFEL.distance(minimum.M)))
         return len(seen) == 3
 
-    with pytest.warns(RuntimeWarning, match="after 3 steps"):
-        found = learned.minimize(quadratic(A), Q0, tolerance=1e-14, callback=callback)
+    found = learned.minimize(
+        quadratic(A), Q0, tolerance=1e-14, callback=callback
+    )  # no warning: it was asked for
+    assert not found.converged
+    with pytest.warns(RuntimeWarning, match="after 2 steps"):
+        learned.minimize(quadratic(A), Q0, tolerance=1e-14, iterations=2)
     assert [value for value, _ in seen] == [iteration.value for iteration in found.history[1:]]
 
 
@@ -357,6 +361,12 @@ WRONG: dict[str, Any] = {
         ValueError,
         r"expected a tensor \(..., n, l, m\)",
     ),
+    "M0 of integers": (
+        lambda: learned.minimize(ct.sum, np.eye(2, dtype=int)),
+        TypeError,
+        "M0 is an array of int64; expected an array of floats",
+    ),
+    "no M0": (lambda: learned.minimize(ct.sum, [[1.0]]), TypeError, "M0 is a list"),
     "no tensor": (lambda: learned.fit_lstsq(X, 3), TypeError, "B is a int"),
     "shapes": (lambda: learned.fit_lstsq(X, X[:2]), ValueError, "as many faces and rows"),
     "ridge": (lambda: learned.fit_lstsq(X, X, ridge=-1), ValueError, "ridge is 0 or more"),

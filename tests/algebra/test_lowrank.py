@@ -801,6 +801,8 @@ def test_other_m_are_refused(name: str, kind: str) -> None:
 def test_solvers_say_that_they_have_no_gradient(kind: str) -> None:
     with pytest.raises(ct.NotDifferentiableError, match=f"{kind} has no gradient"):
         ct.grad(lambda X: ct.sum(traced(kind, X)))(X)
+    with pytest.raises(ct.NotDifferentiableError, match=f"{kind} has no gradient"):
+        ct.grad(lambda M: ct.sum(solve(kind, algebra.learned.star(M), X).low_rank))(np.eye(3))
 
 
 def traced(kind: str, X: Any) -> Any:
