@@ -345,11 +345,6 @@ def estimated_sigma(Y: np.ndarray) -> float:
     return float(np.median(abs(Y)) / 0.6745)
 
 
-def squared_norm(star: algebra.StarAlgebra) -> float:
-    """ℓ of MᴴM = ℓ I."""
-    return float(math.prod(transform.scale for transform in star.transforms))
-
-
 def by_energy(star: algebra.StarAlgebra, T: Any, sigma: float) -> Any:
     """The t-SVDMII that leaves out as much energy as white noise has, N sigma²."""
     noise = T.size * sigma**2 / float(star.norm(T)) ** 2
@@ -362,7 +357,7 @@ def by_threshold(star: algebra.StarAlgebra, T: Any, sigma: float, taus: int, see
     The estimate is ‖f(T) - T‖² + 2 sigma² div f(T), without its constant, and the divergence bᵀ J b for random signs
     b. The largest tau tried is √ℓ sigma (√l + √m), the spectral norm of a face of noise, where MᴴM = ℓ I.
     """
-    edge = squared_norm(star) ** 0.5 * sigma * sum(side**0.5 for side in T.shape[-2:])
+    edge = star.scale**0.5 * sigma * sum(side**0.5 for side in T.shape[-2:])
     signs = np.random.default_rng(seed).choice(np.array([-1, 1], dtype=T.dtype), T.shape)
     probe = ct.to_device(signs)
     best, least = T, math.inf
@@ -377,7 +372,7 @@ def by_threshold(star: algebra.StarAlgebra, T: Any, sigma: float, taus: int, see
 
 def by_robust_pca(star: algebra.StarAlgebra, T: Any, factor: float, preset: Preset) -> Any:
     """The part of low rank, with `factor` times the weight of the theory."""
-    weight = factor / (max(T.shape[-2:]) * squared_norm(star)) ** 0.5
+    weight = factor / (max(T.shape[-2:]) * star.scale) ** 0.5
     with train.solver_progress() as callback, warnings.catch_warnings():
         warnings.simplefilter("ignore", lowrank.ConvergenceWarning)  # it ends at the preset's iterations
         result = lowrank.robust_pca(

@@ -88,7 +88,7 @@ def test_the_threshold_is_the_one_of_least_error(star):
     X = star(star.random(40, 2, seed=0), star.random(2, 50, seed=1))
     Y = X + 0.3 * rng.standard_normal(X.shape)
     found = script.by_threshold(star, Y, 0.3, 5, 0)
-    edge = script.squared_norm(star) ** 0.5 * 0.3 * (40**0.5 + 50**0.5)
+    edge = star.scale**0.5 * 0.3 * (40**0.5 + 50**0.5)
     faces = star.forward(Y - X) if star.shape else Y - X
     assert np.linalg.norm(faces, ord=2, axis=(-2, -1)).max() == pytest.approx(edge, rel=0.1)
     errors = [
