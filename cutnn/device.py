@@ -100,8 +100,8 @@ def device_of(x: Any) -> str:
 def to_device(x: Any, device: str | None = None) -> Any:
     """Return a pytree with its arrays on a device, by default the default one; arrays there are not copied.
 
-    What is not an array stays as it is. Raises DeviceError where the device cannot be used, and TypeError for
-    arrays that cannot be moved: traced ones, and those of other libraries.
+    What is not an array stays as it is, NumPy's numbers too. Raises DeviceError where the device cannot be used, and
+    TypeError for arrays that cannot be moved: traced ones, and those of other libraries.
 
     >>> to_device({"bias": np.zeros(2), "name": "first"}, "cpu")
     {'bias': array([0., 0.]), 'name': 'first'}
@@ -250,7 +250,7 @@ def _move(x: Any, device: str) -> Any:
         if library.device_of(x) == device:
             return x
         return target.put(x if target is library else library.to_host(x), device)
-    if hasattr(x, "__array_namespace__") or hasattr(x, "__dlpack__"):
+    if not isinstance(x, _NUMBERS) and (hasattr(x, "__array_namespace__") or hasattr(x, "__dlpack__")):
         raise TypeError(
             f"cannot move a {_type_name(x)} to {device}: only NumPy and CuPy arrays move. Move arrays before "
             "they are traced (outside grad and its kin); convert those of other libraries with DLPack."

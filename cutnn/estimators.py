@@ -76,8 +76,7 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """The scores of X, (samples, n_components_), as `fit` and then `transform` give them, for little more than
-        the cost of `fit`."""
+        """The scores of X, (samples, n_components_), as `fit` and then `transform` give them, at the cost of `fit`."""
         return self._fit(X)
 
     def transform(self, X: Any) -> Any:
@@ -166,6 +165,7 @@ class _TensorProjection(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return _samples(spectrum.tensor(spectrum.joined(Z)))
 
     def _unit_scores(self) -> Any:
+        """The scores of the components themselves, in the library and the precision of the fit."""
         basis = self._basis[0]
         eye = np.eye(self.n_components_, dtype=np.finfo(basis.dtype).dtype)
         return like(eye, basis)

@@ -19,7 +19,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "REPRODUCTION.md", ROOT / "docs" / "transforms.md")
+PAGES = tuple(
+    ROOT / name
+    for name in (
+        "REPRODUCTION.md",
+        "docs/transforms.md",
+        "docs/learned_transform/README.md",
+        "docs/low_rank.md",
+        "docs/hyperspectral/README.md",
+    )
+)
 
 _COMMENT = re.compile(
     r"^<!-- (?P<files>docs/\S+\.csv(?: \+ docs/\S+\.csv)*): (?P<columns>.+) -->\n", re.MULTILINE

@@ -40,6 +40,7 @@ import cutnn as ct
 from cutnn import algebra, data, train
 
 ALGEBRAS = ("dct", "identity", "dft", "haar", "random", "data")
+JASPER_RIDGE = Path("jasper-ridge") / "jasper_ridge_100x100x198_u16.npy"
 
 
 class Refused(Exception):
@@ -132,6 +133,35 @@ def load(args: argparse.Namespace) -> data.Dataset:
         except FileNotFoundError as error:
             raise Refused(f"{error} Here: --download fetches it, --root names another folder.") from error
     return dataset if ct.get_device() == "cpu" else dataset.to_device()
+
+
+def load_cube(path: Path) -> np.ndarray:
+    """A hyperspectral cube (rows, columns, bands), .npy, as float32 (bands, rows, columns) with largest value 1.
+
+    Raises Refused where there is none, and for what is no cube of finite real numbers.
+    """
+    if not path.is_file():
+        raise Refused(
+            f"there is no cube {path}; expected a .npy file of shape (rows, columns, bands). That of Jasper Ridge, "
+            f"100 x 100 pixels and 198 bands, is {JASPER_RIDGE.name} in the folder {JASPER_RIDGE.parent} of --root"
+        )
+    try:
+        cube = np.load(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise Refused(f"{path} cannot be read as an array of numbers ({error})") from error
+    if not isinstance(cube, np.ndarray):  # of several arrays, .npz
+        raise Refused(f"{path} holds {', '.join(cube)}; expected one array, .npy")
+    if cube.ndim != 3 or min(cube.shape) < 4 or cube.dtype.kind not in "uif":
+        raise Refused(
+            f"{path} has shape {cube.shape} and type {cube.dtype}; expected real numbers (rows, columns, bands), "
+            "four or more of each"
+        )
+    largest = np.float32(cube.max())
+    if not np.isfinite(cube).all() or largest <= 0:
+        raise Refused(
+            f"{path} has values from {cube.min()} to {cube.max()}; expected finite ones, some above 0"
+        )
+    return np.ascontiguousarray(np.moveaxis(cube, -1, 0), dtype=np.float32) / largest
 
 
 def algebra_named(name: str, n: int, split: Any = None, seed: int = 0) -> algebra.StarAlgebra:

@@ -24,7 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _experiment import ALGEBRAS, Refused, Table, algebra_named, load, main_guard, parser, prepare, save
+from _experiment import (
+    ALGEBRAS,
+    JASPER_RIDGE,
+    Table,
+    algebra_named,
+    load,
+    load_cube,
+    main_guard,
+    parser,
+    prepare,
+    save,
+)
 
 from cutnn import algebra, data, plot
 
@@ -50,11 +61,8 @@ PRESETS = {"full": Preset(1000, 1), "quick": Preset(100, 4)}
 def tensor(args: argparse.Namespace, preset: Preset) -> tuple[Any, Any]:
     """The tensor to compress, (n, l, m), and what M from data is found in: a split, or nothing but the tensor."""
     if args.data == CUBE:
-        path = Path(args.root) / CUBE / "jasper_ridge_100x100x198_u16.npy"
-        if not path.exists():
-            raise Refused(f"no {path}: the cube of 100 x 100 pixels and 198 bands, as a NumPy array")
-        cube = np.load(path)[:: preset.stride, :: preset.stride].astype(np.float32)
-        return np.ascontiguousarray(algebra.faces_first(cube / cube.max())), None
+        cube = load_cube(Path(args.root) / JASPER_RIDGE)
+        return np.ascontiguousarray(cube[:, :: preset.stride, :: preset.stride]), None
     dataset: data.Dataset = load(args)
     return dataset.validation.batch(slice(preset.images))[0], dataset.train
 

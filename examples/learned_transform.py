@@ -32,9 +32,10 @@ from typing import Any
 
 import numpy as np
 from _experiment import (
-    Refused,
+    JASPER_RIDGE,
     Table,
     algebra_named,
+    load_cube,
     main_guard,
     parser,
     prepare,
@@ -49,7 +50,6 @@ import cutnn as ct
 from cutnn import algebra, data, nn, optim, train
 
 CASES = ("digits", "mnist", "cifar10", "cube")
-JASPER = Path("jasper-ridge") / "jasper_ridge_100x100x198_u16.npy"
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _arguments(argv: Sequence[str] | None) -> Any:
     options.add_argument("--cases", nargs="+", default=["digits"], choices=CASES, help="what to run")
     options.add_argument("--root", default="data", help="folder in which the data sets lie")
     options.add_argument(
-        "--cube", help=f"a hyperspectral cube (rows, columns, bands), .npy; else ROOT/{JASPER}"
+        "--cube", help=f"a hyperspectral cube (rows, columns, bands), .npy; else ROOT/{JASPER_RIDGE}"
     )
     options.set_defaults(algebra=["dct", "identity", "data", "random"])
     return options.parse_args(argv)
@@ -301,15 +301,7 @@ def _load(case: str, args: Any) -> Any:
     if case != "cube":
         dataset = data.load(case, root=args.root)
         return dataset if ct.get_device() == "cpu" else dataset.to_device()
-    path = Path(args.cube or Path(args.root) / JASPER)
-    if not path.exists():
-        raise Refused(f"there is no cube {path}; give --cube a .npy file of shape (rows, columns, bands)")
-    cube = np.load(path)
-    if cube.ndim != 3 or min(cube.shape[:2]) < 4:
-        raise Refused(
-            f"{path} has shape {cube.shape}; expected (rows, columns, bands), 4 rows and columns or more"
-        )
-    return np.moveaxis(cube, -1, 0) / np.float32(cube.max())
+    return load_cube(Path(args.cube or Path(args.root) / JASPER_RIDGE))
 
 
 def _halves(cube: Any, seed: int) -> tuple[Any, Any]:

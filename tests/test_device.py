@@ -322,6 +322,11 @@ class TestMoving:
         assert to_host(x) is x
         assert to_device(y, "pretend") is y
 
+    @pytest.mark.parametrize("number", [2.5, np.float64(2.5), np.complex64(2), np.int64(3)])
+    def test_numbers_stay_as_they_are(self, pretend_device: Any, number: Any) -> None:
+        for name in ("pretend", "cpu"):
+            assert to_device({"error": number}, name)["error"] is number
+
     def test_default_device(self, pretend_device: Any) -> None:
         set_device("pretend")
         assert device_of(to_device(np.ones(2))) == "pretend"

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/transforms.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/transforms.md",
+    "docs/learned_transform/README.md",
+    "docs/hyperspectral/README.md",
+)
 SNIPPETS = [
     pytest.param(code, id=f"{name}-{k}")
     for name in PAGES
@@ -24,6 +30,14 @@ def test_snippet_runs(code, tmp_path, monkeypatch):
     module = types.ModuleType("snippet")
     monkeypatch.setitem(sys.modules, "snippet", module)  # dataclasses look their module up
     exec(compile(code, "<snippet>", "exec"), module.__dict__)
+
+
+def test_the_page_on_transforms_names_every_algebra():
+    from cutnn.algebra import catalogue
+
+    page = (ROOT / "docs" / "transforms.md").read_text()
+    missing = [name for name in catalogue.__all__ if not re.search(rf"\b{name}\(", page)]
+    assert not missing
 
 
 def test_there_are_snippets():

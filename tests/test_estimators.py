@@ -20,6 +20,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
 import cutnn as ct
@@ -70,6 +71,8 @@ def projection(star: algebra.StarAlgebra, X: Any) -> Any:
 def test_every_check_of_scikit_learn(estimator: Any) -> None:
     results = check_estimator(estimator(), on_skip=None)
     assert sum(result["status"] == "passed" for result in results) > 40
+    tags = get_tags(estimator())
+    assert tags.input_tags.three_d_array and tags.transformer_tags.preserves_dtype == ["float64", "float32"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -355,7 +358,7 @@ def test_signs_do_not_depend_on_the_order_of_samples(name: str) -> None:
 
 
 @every_algebra
-@pytest.mark.parametrize("wanted", [1.0, 0.9, 0.5, 2, 7])
+@pytest.mark.parametrize("wanted", [1.0, 0.9, 7])
 def test_compression_is_the_projection_of_t_svdmii(name: str, wanted: Any) -> None:
     star = REAL[name]
     X, new = samples(star.shape, 20, 3), samples(star.shape, 5, 3, seed=1)
@@ -470,8 +473,9 @@ def test_arrays_stay_on_the_device(estimator: Any, name: str, pretend_device: An
         np.testing.assert_allclose(ct.to_host(x), y, atol=1e-12)
     np.testing.assert_allclose(there.singular_values_, here.singular_values_)
     np.testing.assert_array_equal(there.multirank_, here.multirank_)
-    integers = estimator(3, algebra=star).fit(ct.to_device(np.round(10 * X).astype(int), "pretend"))
-    assert integers.transform(ct.to_device(np.round(X).astype(int), "pretend")).dtype == np.float64
+    for dtype in (np.int64, np.float16):  # as scikit-learn has it: these count as double precision
+        Y = ct.to_device(np.round(X).astype(dtype), "pretend")
+        assert estimator(3, algebra=star).fit(Y).transform(Y).dtype == np.float64
     with pytest.raises(TypeError, match="different libraries|given to the pretend library"):
         there.transform(X)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,7 +46,7 @@ def finite(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
 def rank(star: StarAlgebra, name: str, A: Any, k: Any) -> None:
     """Raise where k is no tubal rank of A."""
     most = min(A.shape[-2:])
-    if not isinstance(k, int | np.integer) or isinstance(k, bool):
+    if not _is_integer(k):
         raise TypeError(f"{star}.{name}: the rank is {k!r}; expected an integer from 1 to {most}")
     if not 1 <= k <= most:
         raise ValueError(f"{star}.{name}: the rank of A, {tuple(A.shape)}, is one of 1 to {most}, not {k}")
@@ -60,8 +61,14 @@ def samples(
         raise TypeError(f"{name}: give either a rank or a tolerance, 1e-3 say")
     if k is not None:
         rank(star, "svd_randomized", A, k)
-    elif not 0 < tolerance < 1:
+    elif not _is_real(tolerance) or not 0 < tolerance < 1:
         raise ValueError(f"{name}: the tolerance is relative, above 0 and below 1, and is {tolerance}")
+    for what, number in (
+        ("oversampling", oversampling),
+        ("the number of power iterations", power_iterations),
+    ):
+        if not _is_integer(number):
+            raise TypeError(f"{name}: {what} is {number!r}; expected an integer")
     least = 0 if tolerance is None else 1
     if oversampling < least:
         what = (
@@ -78,10 +85,31 @@ def share(star: StarAlgebra, name: str, energy: Any, count: Any) -> None:
     """Raise where these do not say how many singular triplets are kept."""
     if (energy is None) == (count is None):
         raise TypeError(f"{star}.{name}: give either an energy, 0.99 say, or a count of singular triplets")
-    if energy is not None and not 0 < energy <= 1:
-        raise ValueError(f"{star}.{name}: the energy is a fraction above 0, up to 1, and is {energy}")
+    if energy is not None and (not _is_real(energy) or not 0 < energy <= 1):
+        raise ValueError(f"{star}.{name}: the energy is a fraction above 0, up to 1, and is {energy!r}")
+    if count is not None and not _is_integer(count):
+        raise TypeError(f"{star}.{name}: the count of singular triplets is {count!r}; expected an integer")
     if count is not None and count < 1:
         raise ValueError(f"{star}.{name}: the count of singular triplets is at least 1, and is {count}")
+
+
+def cutoff(star: StarAlgebra, name: str, rtol: Any) -> None:
+    """Raise where rtol is no part of the largest singular value."""
+    if rtol is not None and (not _is_real(rtol) or not rtol >= 0):
+        raise ValueError(
+            f"{star}.{name}: rtol is {rtol!r}; expected a number of at least 0, 1e-10 say, or None for rounding errors"
+        )
+
+
+def scale(star: StarAlgebra, name: str, remedy: str) -> float:
+    """The ℓ of MᴴM = ℓI, which the nuclear norm needs; or an error that says which M has none, and what to do."""
+    if star.scale is None:
+        transform = next(t for t in star.transforms if t.scale is None)
+        raise ValueError(
+            f"{star}.{name}: the nuclear norm needs M to be a multiple of a unitary matrix, MᴴM = ℓI, and that of "
+            f"{transform} is none; {remedy}"
+        )
+    return star.scale
 
 
 def transformed(star: StarAlgebra, A_hat: Any) -> Any:
@@ -230,10 +258,12 @@ def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: A
 
 
 def _size(matrices: Any) -> Any:
-    """The root mean square of the singular values of each matrix, in doubles: squares of floats overflow."""
+    """The root mean square of the singular values of each matrix, in doubles, whatever their size."""
     xp = namespace(matrices)
     magnitudes = xp.abs(matrices).astype(xp.float64)
-    return xp.sqrt(xp.sum(magnitudes**2, axis=(-2, -1), keepdims=True) / min(matrices.shape[-2:]))
+    largest = xp.max(magnitudes, axis=(-2, -1), keepdims=True)
+    squares = (magnitudes / xp.where(largest == 0, 1, largest)) ** 2
+    return largest * xp.sqrt(xp.sum(squares, axis=(-2, -1), keepdims=True) / min(matrices.shape[-2:]))
 
 
 def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
@@ -247,6 +277,14 @@ def _singular(star: StarAlgebra, name: str, A_hat: Any) -> NoReturn:
         f"singular value {values[worst][-1]:.3g}, beside {values[worst[:lead]].max():.3g}, the largest of the tensor; "
         "pinv takes such tensors"
     )
+
+
+def _is_real(x: Any) -> bool:
+    return isinstance(x, numbers.Real)
+
+
+def _is_integer(k: Any) -> bool:
+    return isinstance(k, int | np.integer) and not isinstance(k, bool)
 
 
 def _shape(star: StarAlgebra, name: str, label: str, A: Any) -> tuple[int, ...]:

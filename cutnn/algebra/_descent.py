@@ -35,12 +35,12 @@ class Minimum:
     was asked for, `interrupted` whether Ctrl-C came.
     """
 
-    M: Any
+    M: Any = field(repr=False)
     value: float
     gradient_norm: float
     converged: bool = False
     interrupted: bool = False
-    history: list[Iteration] = field(default_factory=list)
+    history: list[Iteration] = field(default_factory=list, repr=False)
 
 
 def minimize(

@@ -81,7 +81,7 @@ class Learned(Transform):
             raise ValueError(f"learned.star: M has shape {shape}; expected {expected}")
         if kind not in "fc":
             raise TypeError(f"learned.star: M holds {value.dtype}; expected an array of floats")
-        super().__init__("learned", shape[0], lambda n: value, scale=None if manifold == "general" else 1.0)
+        super().__init__("learned", shape[0], np.eye, scale=None if manifold == "general" else 1.0)
         self.faces = shape[1]
         self.real = kind != "c"
         self.manifold = manifold

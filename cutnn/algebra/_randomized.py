@@ -62,7 +62,7 @@ def rank_within(faces: Faces, s: Any, rest: Any, tolerance: float) -> int:
     xp = namespace(s)
     largest = s.max(axis=(-2, -1), keepdims=True)
     squares = (s.astype(xp.float64) / xp.where(largest == 0, 1, largest)) ** 2
-    squares = (like(faces.times, s)[:, None] * squares).sum(axis=-2)
+    squares = (faces.times_like(s)[:, None] * squares).sum(axis=-2)
     after = xp.flip(xp.cumsum(xp.flip(squares, axis=-1), axis=-1), axis=-1)  # from the k-th on
     whole, rest = after[..., :1], rest[..., None]
     share = rest + (1 - rest) * after / xp.where(whole == 0, 1, whole)

@@ -39,7 +39,7 @@ class Compared(NamedTuple):
     implicit_rank: tuple[float, ...]
     """How many singular triplets hold each of the `energies` of Â; for M = c · unitary of the tensor."""
     storage: tuple[float, ...]
-    """The numbers held by the t-SVDM of each of the `ranks`, k (l + m) a face, by those of the tensor."""
+    """The numbers held by the t-SVDM of each of the `ranks`, k (l + m) a face, by the tensor's; M not counted."""
     t_svdm: tuple[float, ...]
     """‖X - X_k‖ / ‖X‖ for the t-SVDM of each of the `ranks`."""
     t_svdmii: tuple[float, ...]
@@ -123,6 +123,8 @@ def compare(
     dct         16       1    0.470        13        63  8.03e-01  2.72e-01  3.61e-01  9.74e-02
     """
     X = raw(X)
+    if not hasattr(X, "dtype"):
+        raise TypeError(f"compare: X is a {type(X).__name__}; expected an array of shape (..., n, l, m)")
     named = _named(X, algebras, tubes)
     first = next(iter(named.values()))
     X = check.finite(first, "compare", check.tensor(first, "compare", X, "X"), "X")
@@ -132,6 +134,8 @@ def compare(
     if ranks is None:
         most = max(rows * columns // (2 * (rows + columns)), 1)
         ranks = sorted({round(k) for k in np.geomspace(1, most, 8)})
+    if isinstance(ranks, int) or not len(ranks):
+        raise ValueError(f"compare: ranks is {ranks!r}; expected tubal ranks, (1, 2, 5) say, or None")
     for k in ranks:
         check.rank(first, "compare", X, k)
     if not all(0 < energy <= 1 for energy in energies):
@@ -146,6 +150,10 @@ def compare(
 def _named(X: Any, algebras: Any, tubes: int) -> dict[str, StarAlgebra]:
     if algebras is None:
         return _usual(X, tubes)
+    if isinstance(algebras, StarAlgebra | str):
+        raise TypeError(
+            f"compare: algebras is {algebras!r}; expected several, [algebra.dct(8), ...] or a mapping"
+        )
     named = dict(algebras) if isinstance(algebras, Mapping) else {repr(star): star for star in algebras}
     for star in named.values():
         if not isinstance(star, StarAlgebra):
@@ -180,7 +188,7 @@ def _compared(
     X = check.tensor(star, "compare", X, "X")
     faces = Faces(star, X)
     U, s, Vh = faces.map(lambda part: ct.linalg.svd(part, full_matrices=False))
-    xp, times = namespace(s), like(faces.times, s)[:, None]
+    xp, times = namespace(s), faces.times_like(s)[:, None]
     place = like(np.arange(s.shape[-1]), s)
 
     def error(kept: Any) -> float:

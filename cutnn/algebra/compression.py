@@ -46,7 +46,7 @@ def compression(faces: Faces, A: Any, s: Any, kept: Any) -> Compression:
     """Of the singular values s, (*batch, faces, k), those of a mask are kept."""
     s = raw(s)
     xp = namespace(s)
-    times = like(faces.times, s)[:, None]
+    times = faces.times_like(s)[:, None]
     rank = (times * kept).sum(axis=(-2, -1))
     rows, columns = A.shape[-2:]
     storage = rank * ((rows + columns) * _numbers_each(faces.parts[0], faces.halved, A.dtype.kind == "c"))

@@ -255,8 +255,8 @@ class Factorisations:
         For A (..., l, m) and k = min(l, m), Q is (..., l, k) and R (..., k, m), or (..., l, l) and (..., l, m) in
         mode "complete". Q is formed, by Householder reflections of each face of Â (LAPACK): the diagonals of the
         faces of R̂ are real, and of either sign. In the tensor domain R is a triangle too. The gradient needs full
-        rank of each face, of a wide one in its leading square (LinAlgError on NumPy where it is exactly singular),
-        and in mode "complete" of a tall A there is none, since the further slices of Q are arbitrary:
+        rank of each face, of a wide one in its leading square (LinAlgError where there is less, to rounding), and in
+        mode "complete" of a tall A there is none, since the further slices of Q are arbitrary:
         NotDifferentiableError. Raises ValueError for another mode and entries that are not finite.
         (Kilmer, Martin, Linear Algebra and its Applications 435 (2011).)
 
@@ -281,8 +281,8 @@ class Factorisations:
         For A (..., l, m) and k = min(l, m) each face of P̂ (..., l, l) is a permutation matrix, so that P is
         M-unitary, of L̂ (..., l, k) a unit lower triangle, and of Û (..., k, m) an upper triangle, with the pivots of
         `ct.linalg.lu`; L and U are triangles in the tensor domain too. Singular faces have such factors. P is
-        constant in gradients, which need a regular leading square of each face of Pᴴ ★ A (LinAlgError on NumPy where
-        it is exactly singular). Raises ValueError for entries that are not finite.
+        constant in gradients, which need a regular leading square of each face of Pᴴ ★ A (LinAlgError where it is
+        singular to rounding). Raises ValueError for entries that are not finite.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -345,7 +345,7 @@ def _largest(faces: Faces, s: Any, energy: float | None, count: int | None) -> A
     """Which of the singular values s, of all faces pooled, are kept: a mask."""
     s = raw(s)
     xp, shape = namespace(s), s.shape
-    times = xp.broadcast_to(like(faces.times, s)[:, None], shape[-2:]).reshape(-1)
+    times = xp.broadcast_to(faces.times_like(s)[:, None], shape[-2:]).reshape(-1)
     s = s.reshape((*shape[:-2], times.size)).astype(xp.float64)
     order = ct.argsort(s, axis=-1, descending=True)
     times = times[order]

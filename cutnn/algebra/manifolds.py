@@ -58,7 +58,10 @@ class Stiefel:
     def random(
         self, n: int, q: int | None = None, seed: int | np.random.Generator | None = None
     ) -> np.ndarray:
-        """A real Q, (n, q), uniform over the manifold, in float64 on the host; q = n unless given."""
+        """A real Q, (n, q), uniform over the manifold, in float64 on the host; q = n unless given.
+
+        That R has a positive diagonal makes it uniform. (Mezzadri, Notices of the AMS 54 (2007).)
+        """
         G = np.random.default_rng(seed).standard_normal((n, n if q is None else q))
         return self.retract(0 * G, G)
 

@@ -20,9 +20,10 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra import _checks as check
-from cutnn.algebra._faces import Faces, like
+from cutnn.algebra._faces import Faces
+from cutnn.array._products import adjoint
 from cutnn.array._spectral import DomainError, factors_of, nuclear_norm, pinv_above
-from cutnn.device import namespace, to_host
+from cutnn.device import namespace
 from cutnn.tape import raw
 
 if TYPE_CHECKING:
@@ -59,15 +60,15 @@ class SpectralFunctions:
         True
         """
         faces = _square_faces(self, "eigh", A)
-        _check_hermitian(self, "eigh", faces)
-        w, V = faces.map(lambda x: tuple(ct.linalg.eigh((x + _adjoint(x)) / 2)))
+        check.hermitian(self, "eigh", faces)
+        w, V = faces.map(lambda x: tuple(ct.linalg.eigh((x + adjoint(x)) / 2)))
         return EigenDecomposition(faces.tubes(w), faces.tensor(V))
 
     def eig(self: StarAlgebra, A: Any) -> EigenDecomposition:
         """w and V with A ★ V = V ★ diagonal(w), for any A, (..., m, m): complex, the lateral slices of V̂ of norm 1.
 
         The eigenvalues of a face are in no order. Gradients need faces with linearly independent eigenvectors: at
-        equal eigenvalues they are finite, at defective faces they grow without bound or raise LinAlgError.
+        equal eigenvalues they are finite, near defective faces they grow without bound, at them is LinAlgError.
 
         >>> from cutnn import algebra
         >>> import numpy as np
@@ -122,6 +123,7 @@ class SpectralFunctions:
         True
         """
         faces = _faces(self, "pinv", A)
+        check.cutoff(self, "pinv", rtol)
         return faces.tensor(_pseudoinverse(faces, faces.parts, rtol))
 
     def lstsq(self: StarAlgebra, A: Any, B: Any, *, ridge: Any = 0.0, rtol: float | None = None) -> Any:
@@ -140,6 +142,7 @@ class SpectralFunctions:
         """
         A, B = self._operands("lstsq", A, B)
         check.rows(self, "lstsq", A, B)
+        check.cutoff(self, "lstsq", rtol)
         ridge = _for_each_tensor(self, "lstsq", "ridge", ridge, A)
         left, right = _faces(self, "lstsq", A), _faces(self, "lstsq", B, "B")
         parts = left.parts
@@ -266,7 +269,8 @@ class SpectralFunctions:
     def cond(self: StarAlgebra, A: Any) -> Any:
         """The largest singular value of all faces of Â over the smallest, (*batch,); infinite for a singular A.
 
-        For M a multiple of a unitary matrix it is the condition number of `to_matrix(A)`.
+        For M a multiple of a unitary matrix it is the condition number of `to_matrix(A)`. Raises ValueError where A has
+        no rows or no lateral slices, and so no singular values.
 
         >>> from cutnn import algebra
         >>> star = algebra.fft(4)
@@ -293,7 +297,9 @@ class SpectralFunctions:
         >>> star.nuclear_norm(star.eye(3)).round(12)
         np.float64(3.0)
         """
-        scale = _scale(self, "nuclear_norm")
+        scale = check.scale(
+            self, "nuclear_norm", f"sum ct.linalg.svdvals({self}.forward(A)) for the sum over the faces"
+        )
         faces = _faces(self, "nuclear_norm", A)
         noise = _noise(faces)
         return _total(faces, faces.map(lambda x: nuclear_norm(x, noise))) / scale
@@ -314,7 +320,7 @@ class SpectralFunctions:
         True
         """
         name = "singular_value_threshold"
-        _scale(self, name)
+        check.scale(self, name, f"threshold {self}.forward(A) by ct.linalg.svt for that of each face")
         faces = _faces(self, name, A)
         tau = _for_each_tensor(self, name, "tau", tau, A)
         return faces.tensor(faces.map(lambda x: ct.linalg.svt(x, tau)))
@@ -377,31 +383,16 @@ def _square_faces(star: StarAlgebra, name: str, A: Any) -> Faces:
     return Faces(star, check.finite(star, name, A))
 
 
-def _check_hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
-    """Raise where A differs from Aᴴ by more than rounding errors."""
-    parts = [raw(x) for x in faces.parts]
-    if not parts[0].size:
-        return
-    xp, last = namespace(parts[0]), (-2, -1)
-    skew = faces.joined([xp.max(xp.abs(x - _adjoint(x)), axis=last) for x in parts])
-    size = xp.max(faces.joined([xp.max(xp.abs(x), axis=last) for x in parts]), axis=-1, keepdims=True)
-    if bool(xp.all(skew <= 100 * float(xp.finfo(size.dtype).eps) * size)):
-        return
-    far = to_host(skew / xp.where(size == 0, 1, size))
-    place = tuple(int(k) for k in np.unravel_index(np.argmax(far), far.shape))
-    raise ValueError(
-        f"{star}.{name}: A is not Hermitian, Aᴴ = star.transpose(A): {faces.name(place)} and its conjugate transpose "
-        f"differ by {float(skew[place]):.3g}, where the largest entry of all is {float(size[(*place[:-1], 0)]):.3g}; "
-        "(A + Aᴴ) / 2 is the Hermitian part"
-    )
-
-
 def _noise(faces: Faces) -> Any:
     """The size of rounding errors in the faces, (*batch, 1): what is below it beside the largest face counts as 0."""
     parts = [raw(x) for x in faces.parts]
-    xp = namespace(parts[0])
-    total = sum(xp.sum(xp.abs(x) ** 2, axis=(-3, -2, -1)) for x in parts)
-    return 10 * float(xp.finfo(parts[0].dtype).eps) * xp.sqrt(total)[..., None]
+    xp, every = namespace(parts[0]), (-3, -2, -1)
+    if not parts[0].size:
+        return 0.0
+    largest = xp.max(faces.joined([xp.max(xp.abs(x), axis=(-2, -1)) for x in parts]), axis=-1)
+    size = xp.where(largest == 0, 1, largest)[..., None, None, None]  # no square overflows
+    total = sum(xp.sum(xp.abs(x / size) ** 2, axis=every) for x in parts)
+    return (10 * float(xp.finfo(parts[0].dtype).eps) * xp.sqrt(total) * largest)[..., None]
 
 
 def _function(star: StarAlgebra, name: str, A: Any, function: Callable[[Any, Any], Any]) -> Any:
@@ -438,6 +429,7 @@ def _cutoff(faces: Faces, values: Any, shape: Any, rtol: float | None) -> Any:
 
 def _multirank(star: StarAlgebra, name: str, A: Any, rtol: float | None) -> Any:
     faces = _faces(star, name, A)
+    check.cutoff(star, name, rtol)
     values = [ct.linalg.svdvals(raw(x)) for x in faces.parts]
     cutoff = _cutoff(faces, values, A.shape[-2:], rtol)
     return faces.of_all((faces.joined(values) > cutoff).sum(axis=-1))
@@ -459,33 +451,19 @@ def _with_ridge(x: Any, ridge: Any) -> Any:
     return ct.concat([x, ct.broadcast_to(root * one, (*x.shape[:-2], m, m))], axis=-2)
 
 
-def _adjoint(x: Any) -> Any:
-    return ct.conj(ct.matrix_transpose(x))
-
-
-def _scale(star: StarAlgebra, name: str) -> float:
-    """The ℓ of MᴴM = ℓI for all transforms together."""
-    for transform in star.transforms:
-        if transform.scale is None:
-            raise ValueError(
-                f"{star}.{name}: the nuclear norm needs M to be a multiple of a unitary matrix, MᴴM = ℓI, and that of "
-                f"{transform} is none; sum ct.linalg.svdvals({star}.forward(A)) for the sum over the faces"
-            )
-    return math.prod(t.scale for t in star.transforms if t.scale is not None)
-
-
 def _total(faces: Faces, numbers: Any) -> Any:
     """The sum of numbers of the faces, (*batch, faces), over the whole spectrum: (*batch,)."""
-    times = faces.times.astype(raw(numbers).dtype)
-    return ct.sum(numbers * like(times, numbers), axis=-1)
+    return ct.sum(numbers * ct.astype(faces.times_like(numbers), numbers.dtype), axis=-1)
 
 
 def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -> Any:
-    """A number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
-    x = float(x) if isinstance(x, np.generic) else x
+    """A finite number ≥ 0, or one for each tensor of a batch with an axis for its faces, (*batch, 1)."""
+    if not isinstance(x, numbers.Real) and getattr(getattr(x, "dtype", None), "kind", "?") not in "fiub":
+        raise TypeError(f"{star}.{name}: {label} is {x!r}; expected a real number, or an array of them")
+    x = float(x) if isinstance(x, numbers.Real) else x
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
-    if not bool(namespace(raw(x)).all(raw(x) >= 0)):
-        raise ValueError(f"{star}.{name}: {label} is {x}; expected numbers of at least 0")
+    if not bool(namespace(raw(x)).all((raw(x) >= 0) & (raw(x) < math.inf))):
+        raise ValueError(f"{star}.{name}: {label} is {x}; expected finite numbers of at least 0")
     if not shape:
         return x
     fits = [n in (1, length) for n, length in zip(shape[::-1], batch[::-1], strict=False)]

@@ -62,6 +62,9 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         self.transforms = transforms
         self.shape = tuple([t.n for t in transforms])
         self.n = math.prod(self.shape)
+        scales = [t.scale for t in transforms if t.scale is not None]
+        self.scale = math.prod(scales) if len(scales) == len(transforms) else None
+        """ℓ where MᴴM = ℓI (M Mᴴ = ℓI where M has fewer rows), M of all tube axes together; else None."""
         self.real_products = all(t.real_products for t in transforms)
         """Whether products of real tensors are real: each transform is real or the Fourier transform."""
         # The order in which a tensor is transformed: complex matrices, so that none after them halves, real

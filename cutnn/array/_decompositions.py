@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import numpy
 
 from cutnn.array._define import fit
-from cutnn.array._products import adjoint, from_diagonal, inv, solve
+from cutnn.array._products import adjoint, column, from_diagonal, inv, row, solve
 from cutnn.array.elementwise import conj, real, where
-from cutnn.array.manipulation import concat, reshape
-from cutnn.device import namespace
-from cutnn.tape import NotDifferentiableError, Traced, constant, primitive
+from cutnn.array.manipulation import concat
+from cutnn.device import namespace, to_host
+from cutnn.tape import NotDifferentiableError, Traced, constant, primitive, raw
 
 # ------------------------------------------------------------------------------------------------- cholesky
 
@@ -76,6 +76,7 @@ def _lu_rule(g: Any, ans: Any, x: Any) -> Any:
     below, right = slice(count, None), slice(None, count)
     square, rest = lower[..., right, :], lower[..., below, :]
     first, more = upper[..., right], upper[..., below]
+    _check_regular("lu", first)
     strict, triangle = _lower_half(first, 0.0), _lower_half(first, 1.0).mT
     inner = (adjoint(square) @ l_bar[..., right, :]) * strict + (
         u_bar[..., right] @ adjoint(first)
@@ -98,8 +99,8 @@ def lu(x: Any, /) -> Any:
 
     P (l, l) is a permutation, of real numbers, L (l, k) a unit lower triangle, U (k, m) an upper one; pivots are those
     of LAPACK, the largest |Re| + |Im| in their column, of several the first, so that no real entry of L is above 1.
-    Singular matrices have them too; the gradient, of L and of U, needs a regular leading square of Pᵀ x: NumPy raises
-    LinAlgError where it is exactly singular. On the host by SciPy, where it is installed and k is 16 or more.
+    Singular matrices have them too; the gradient, of L and of U, needs a regular leading square of Pᵀ x: LinAlgError
+    where it is singular to rounding. On the host by SciPy, where it is installed and k is 16 or more.
 
     >>> import cutnn as ct
     >>> P, L, U = ct.linalg.lu(ct.asarray([[1.0, 2.0], [2.0, 2.0]]))
@@ -135,9 +136,9 @@ def lu_by_blocks(x: Any, xp: Any) -> tuple[Any, Any, Any]:
         for k in range(start, stop):
             pivot = k + xp.argmax(xp.abs(a[:, k:, k].real) + xp.abs(a[:, k:, k].imag), axis=1)
             for held in (a, order):
-                row = xp.array(held[every, pivot])
+                moved = xp.array(held[every, pivot])
                 held[every, pivot] = held[:, k]
-                held[:, k] = row
+                held[:, k] = moved
             head = a[:, k, k, None]
             a[:, k + 1 :, k] /= xp.where(head == 0, 1, head)  # where the pivot is 0, so is all below it
             a[:, k + 1 :, k + 1 : stop] -= a[:, k + 1 :, k, None] * a[:, k, None, k + 1 : stop]
@@ -178,6 +179,7 @@ def _qr_rule(g: Any, ans: Any, x: Any, mode: str) -> Any:
 
 def _tall_qr_rule(q: Any, r: Any, q_bar: Any, r_bar: Any) -> Any:
     """Ā = (Q̄ + Q copy(R̄ Rᴴ - Qᴴ Q̄)) R⁻ᴴ, where copy makes a matrix Hermitian from its upper triangle."""
+    _check_regular("qr", r)
     upper_half = _lower_half(r, 0.5).mT
     inner = 0 if r_bar is None else (r_bar * _lower_half(r, 1.0).mT) @ adjoint(r)
     if q_bar is not None:
@@ -191,8 +193,8 @@ def _tall_qr_rule(q: Any, r: Any, q_bar: Any, r_bar: Any) -> Any:
 def qr(x: Any, /, *, mode: str = "reduced") -> Any:
     """qr(x, /, *, mode="reduced") of the Python array API standard: x = Q @ R, returned as (Q, R).
 
-    The gradient needs full rank (NumPy raises LinAlgError where R is exactly singular), for a wide matrix of
-    its leading square; in mode "complete" that of a tall matrix raises NotDifferentiableError.
+    The gradient needs full rank, for a wide matrix of its leading square: LinAlgError where a column depends on those
+    before it, to rounding. In mode "complete" that of a tall matrix raises NotDifferentiableError.
     """
     return namespace(x).linalg.qr(x, mode=mode)
 
@@ -204,10 +206,10 @@ def _eigh_rule(g: Any, ans: Any) -> Any:
     """Ā = V (diag(w̄) + F ∘ skew(Vᴴ V̄)) Vᴴ, F_ij = 1/(w_j - w_i) (Giles 2008, made Hermitian)."""
     w, v = ans
     w_bar, v_bar = g
-    total = 0 if w_bar is None else v * _row(w_bar)
+    total = 0 if w_bar is None else v * row(w_bar)
     if v_bar is not None:
         inner = adjoint(v) @ conj(v_bar)
-        total = total + v @ (_reciprocal(_row(w) - _column(w), w) * (inner - adjoint(inner)) / 2)
+        total = total + v @ (_reciprocal(row(w) - column(w), w) * (inner - adjoint(inner)) / 2)
     return conj(total @ adjoint(v))
 
 
@@ -242,13 +244,12 @@ def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
     """Ā = V⁻ᴴ (diag(w̄) + conj(F) ∘ (Vᴴ V̄ - Vᴴ V diag(Re Vᴴ V̄))) Vᴴ, vectors of norm 1 (arXiv 1701.00392)."""
     w, v = ans
     w_bar, v_bar = g
+    _check_diagonalisable(v)
     inner = 0 if w_bar is None else from_diagonal(conj(w_bar), w.shape[-1], w.shape[-1], 0)
     if v_bar is not None:
         v_bar = conj(v_bar)
         lengths = real(conj(v) * v_bar).sum(axis=-2)
-        inner = inner + _reciprocal(conj(_row(w) - _column(w)), w) * (
-            adjoint(v) @ (v_bar - v * _row(lengths))
-        )
+        inner = inner + _reciprocal(conj(row(w) - column(w)), w) * (adjoint(v) @ (v_bar - v * row(lengths)))
     return fit(conj(solve(adjoint(v), inner @ adjoint(v))), x.shape, x.dtype)
 
 
@@ -256,8 +257,8 @@ def _eig_rule(g: Any, ans: Any, x: Any) -> Any:
 def eig(x: Any, /) -> Any:
     """The eigenvalues w and eigenvectors V, of norm 1, of general matrices: x @ V = V @ diag(w), as (w, V).
 
-    Both are complex. The gradient needs a diagonalisable matrix: NumPy raises LinAlgError where V is exactly
-    singular. As in version 2025.12 of the Python array API standard.
+    Both are complex. The gradient needs a diagonalisable matrix: LinAlgError where V is singular to rounding, and
+    near such matrices it grows without bound. As in version 2025.12 of the Python array API standard.
     """
     xp = namespace(x)
     w, v = xp.linalg.eig(x)
@@ -284,22 +285,22 @@ def _svd_rule(g: Any, ans: Any) -> Any:
     u, s, vh = ans
     u_bar, s_bar, vh_bar = g
     rows, columns, count = u.shape[-2], vh.shape[-1], s.shape[-1]
-    total = 0 if s_bar is None else u * _row(s_bar)
+    total = 0 if s_bar is None else u * row(s_bar)
     x = y = rest = 0
     if u_bar is not None:
         u_bar = conj(u_bar)
         inner = adjoint(u) @ u_bar
         x = inner - adjoint(inner)
         if rows > count:
-            total = total + (u_bar - u @ inner) * _row(_reciprocal(s, s))
+            total = total + (u_bar - u @ inner) * row(_reciprocal(s, s))
     if vh_bar is not None:
         vh_bar = conj(vh_bar)
         inner = vh_bar @ adjoint(vh)
         y = adjoint(inner) - inner
         if columns > count:
-            rest = (u * _row(_reciprocal(s, s))) @ (vh_bar - inner @ vh)
+            rest = (u * row(_reciprocal(s, s))) @ (vh_bar - inner @ vh)
     if u_bar is not None or vh_bar is not None:
-        apart, together = _reciprocal(_row(s) - _column(s), s), _reciprocal(_row(s) + _column(s), s)
+        apart, together = _reciprocal(row(s) - column(s), s), _reciprocal(row(s) + column(s), s)
         total = total + u @ ((x + y) * apart + (x - y) * together) / 2
     return conj(total @ vh + rest)
 
@@ -317,11 +318,11 @@ def _projected_svd_rule(g: Any, ans: Any, x: Any, steps: int) -> Any:
     σ_max(R) / s.
     """
     total, (u, s, vh) = _svd_rule(g, ans), ans
-    inverse, v = _row(_reciprocal(s, s)), adjoint(vh)
+    inverse, v = row(_reciprocal(s, s)), adjoint(vh)
     y_bar = 0 * u if g[0] is None else conj(g[0])
     z_bar = 0 * v if g[2] is None else g[2].mT
     first_y, first_z = (y_bar - u @ (adjoint(u) @ y_bar)) * inverse, (z_bar - v @ (vh @ z_bar)) * inverse
-    rest = x - (u * _row(s)) @ vh
+    rest = x - (u * row(s)) @ vh
     y, z = first_y, first_z
     for _ in range(steps):
         y, z = first_y + (rest @ z) * inverse, first_z + (adjoint(rest) @ y) * inverse
@@ -394,12 +395,39 @@ def _nonnegative(s: Any) -> Any:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _row(x: Any) -> Any:
-    return reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
+def _check_regular(name: str, triangle: Any) -> None:
+    """Raise where the diagonal of an upper triangle has a 0, to the rounding of the column that it is in."""
+    size = abs(raw(triangle))
+    if not size.size:
+        return
+    xp = namespace(size)
+    rounding = size.shape[-1] * xp.finfo(size.dtype).eps * size.max(axis=-2)
+    dependent = size.diagonal(axis1=-2, axis2=-1) <= rounding
+    if bool(dependent.any()):
+        *place, k = numpy.argwhere(to_host(dependent))[0]
+        raise numpy.linalg.LinAlgError(
+            f"{name}: the factors have no derivative where the leading columns are linearly dependent: column {k} of "
+            f"{_matrix(place)} depends on those before it, to rounding; svd, polar, pinv and low_rank have gradients "
+            "there"
+        )
 
 
-def _column(x: Any) -> Any:
-    return reshape(x, (*x.shape, 1))
+def _check_diagonalisable(v: Any) -> None:
+    """Raise where eigenvectors of norm 1 are linearly dependent to rounding."""
+    if not v.shape[-1]:
+        return
+    values = svdvals(raw(v))
+    defective = values[..., -1] <= v.shape[-1] * namespace(values).finfo(values.dtype).eps
+    if bool(defective.any()):
+        which = _matrix(numpy.argwhere(to_host(defective))[0])
+        raise numpy.linalg.LinAlgError(
+            f"eig: the eigenvectors of {which} are linearly dependent, to rounding: it cannot be diagonalised, and its "
+            "eigenvalues have no derivative"
+        )
+
+
+def _matrix(place: Any) -> str:
+    return f"matrix {tuple(map(int, place))} of the batch" if len(place) else "the matrix"
 
 
 def _reciprocal(x: Any, values: Any) -> Any:

@@ -7,66 +7,80 @@ broadcast.
 
 from __future__ import annotations
 
+import abc
+import dataclasses
 from typing import Any, NamedTuple
 
 from cutnn.device import namespace
 
-# ------------------------------------------------------------------------------ odd and linear on three pieces
+# ------------------------------------------------------------------------------ odd and linear on each piece
 
 
-class Shrink(NamedTuple):
-    """f(w) = sign(w) max(|w| - τ, 0), and its divided differences: of the pieces on which it is linear, the slope.
+@dataclasses.dataclass(frozen=True)
+class _Pieces(abc.ABC):
+    """An odd function of w that is linear on each of a few pieces, with a threshold τ, and its divided differences.
 
-    At |w| = τ the slope is 0, but 1 for τ = 0.
+    They are without cancellation: on one piece f[a, b] is the slope, and across pieces a - b is no small difference
+    of f(a) and f(b) beside it.
     """
 
     tau: Any
 
+    @abc.abstractmethod
     def __call__(self, w: Any) -> Any:
-        return _piece(w, self.tau) * (abs(w) - self.tau)
+        """f(w)."""
+
+    def piece(self, w: Any) -> Any:
+        """-1, 0 or 1: on which of w < -τ, |w| ≤ τ, w > τ."""
+        return namespace(w).sign(w) * (abs(w) > self.tau)
+
+    def slope(self, w: Any) -> Any:
+        return 0
 
     def first(self, a: Any, b: Any) -> Any:
-        slope = ((_piece(a, self.tau) != 0) | (self.tau == 0)).astype(a.dtype)
-        return _secant(self, a, b, slope)
+        xp = namespace(a)
+        same = self.piece(a) == self.piece(b)
+        return xp.where(same, self.slope(a), (self(a) - self(b)) / xp.where(same, 1, a - b))
 
     def second(self, a: Any, b: Any, c: Any) -> Any:
-        return _second_of_pieces(self, a, b, c)
+        """From first differences, the outermost values last; 0 on one piece."""
+        xp = namespace(a)
+        low, middle, high = _sorted(a, b, c)
+        of_low, of_middle, of_high = (self.piece(w) for w in (low, middle, high))
+        same = (of_low == of_middle) & (of_middle == of_high)
+        return xp.where(
+            same, 0, (self.first(high, middle) - self.first(middle, low)) / xp.where(same, 1, high - low)
+        )
 
 
-class Step(NamedTuple):
+class Shrink(_Pieces):
+    """f(w) = sign(w) max(|w| - τ, 0); at |w| = τ the slope is 0, but 1 for τ = 0."""
+
+    def __call__(self, w: Any) -> Any:
+        return self.piece(w) * (abs(w) - self.tau)
+
+    def slope(self, w: Any) -> Any:
+        return ((self.piece(w) != 0) | (self.tau == 0)).astype(w.dtype)
+
+
+class Step(_Pieces):
     """f(w) = sign(w) where |w| > τ, else 0; minus the derivative of `Shrink` by τ."""
 
-    tau: Any
+    def __call__(self, w: Any) -> Any:
+        return self.piece(w)
+
+
+class Hard(_Pieces):
+    """f(w) = w where |w| > τ, which is one piece, though values have both signs, else 0; of τ < 0 values 0 too."""
 
     def __call__(self, w: Any) -> Any:
-        return _piece(w, self.tau)
+        return namespace(w).where(self.piece(w), w, 0)
 
-    def first(self, a: Any, b: Any) -> Any:
-        return _secant(self, a, b, 0)
+    def piece(self, w: Any) -> Any:
+        return abs(w) > self.tau
 
-    def second(self, a: Any, b: Any, c: Any) -> Any:
-        return _second_of_pieces(self, a, b, c)
-
-
-def _piece(w: Any, tau: Any) -> Any:
-    """-1, 0 or 1: on which of the pieces w < -τ, |w| ≤ τ, w > τ."""
-    return namespace(w).sign(w) * (abs(w) > tau)
-
-
-def _secant(f: Any, a: Any, b: Any, slope: Any) -> Any:
-    """f[a, b], without cancellation: on one piece it is the slope, and across pieces a - b is no small difference
-    of f(a) and f(b) beside it."""
-    xp = namespace(a)
-    same = _piece(a, f.tau) == _piece(b, f.tau)
-    return xp.where(same, slope, (f(a) - f(b)) / xp.where(same, 1, a - b))
-
-
-def _second_of_pieces(f: Any, a: Any, b: Any, c: Any) -> Any:
-    """f[a, b, c] from first differences, the outermost values last; 0 on one piece."""
-    xp = namespace(a)
-    low, middle, high = _sorted(a, b, c)
-    same = _piece(low, f.tau) == _piece(high, f.tau)
-    return xp.where(same, 0, (f.first(high, middle) - f.first(middle, low)) / xp.where(same, 1, high - low))
+    def slope(self, w: Any) -> Any:
+        return self.piece(w).astype(w.dtype)
 
 
 def _sorted(a: Any, b: Any, c: Any) -> tuple[Any, Any, Any]:

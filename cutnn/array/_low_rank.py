@@ -11,38 +11,14 @@ and Applications 39 (2018), theorem 25: the derivative of the orthogonal project
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 from cutnn.array._define import fit
-from cutnn.array._differences import _sorted
+from cutnn.array._differences import Hard
 from cutnn.array._spectral import _odd_first, factors_of
 from cutnn.array.elementwise import conj
 from cutnn.device import namespace, to_host
 from cutnn.tape import NotDifferentiableWarning, constant, primitive, raw
-
-
-class Hard(NamedTuple):
-    """f(w) = w where |w| > τ, else 0, and its divided differences; a negative τ keeps the values 0 too."""
-
-    tau: Any
-
-    def __call__(self, w: Any) -> Any:
-        return namespace(w).where(abs(w) > self.tau, w, 0)
-
-    def first(self, a: Any, b: Any) -> Any:
-        """Of two values that are kept 1, though one be negative, of two that are not 0."""
-        xp = namespace(a)
-        kept, other = abs(a) > self.tau, abs(b) > self.tau
-        same = kept == other
-        return xp.where(same, kept, (self(a) - self(b)) / xp.where(same, 1, a - b))
-
-    def second(self, a: Any, b: Any, c: Any) -> Any:
-        xp = namespace(a)
-        low, middle, high = _sorted(a, b, c)
-        kept = [abs(w) > self.tau for w in (low, middle, high)]
-        same = (kept[0] == kept[1]) & (kept[1] == kept[2])
-        apart = xp.where(same | (high == low), 1, high - low)
-        return xp.where(same, 0, (self.first(high, middle) - self.first(middle, low)) / apart)
 
 
 def low_rank(x: Any, /, rank: Any) -> Any:
@@ -53,7 +29,7 @@ def low_rank(x: Any, /, rank: Any) -> Any:
     clustered or 0. Where the rank of x is below `rank` it is that along changes that keep it. Where the singular
     values on both sides of the cut are equal, and not 0, there is no derivative: NotDifferentiableWarning, and the
     gradient of the truncation that keeps them all. (Feppon, Lermusiaux 2018.) Raises ValueError for a rank out of
-    range.
+    range, TypeError for one that is no integer.
 
     >>> import cutnn as ct
     >>> ct.linalg.low_rank(ct.asarray([[3.0, 0.0], [0.0, 1.0]]), 1)
@@ -61,6 +37,8 @@ def low_rank(x: Any, /, rank: Any) -> Any:
            [0., 0.]])
     """
     most, least = min(x.shape[-2:]), raw(rank)
+    if not isinstance(least, int) and getattr(getattr(least, "dtype", None), "kind", "?") not in "iu":
+        raise TypeError(f"low_rank: the rank is {least!r}; expected an integer, or an array of them")
     allowed = (least >= 0) & (least <= most)
     if not bool(allowed if isinstance(allowed, bool) else allowed.all()):
         raise ValueError(f"low_rank: the rank of x, {tuple(x.shape)}, is one of 0 to {most}, not {least}")

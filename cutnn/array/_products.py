@@ -172,6 +172,16 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Any:
     return diagonal(x, offset=offset).sum(axis=-1, dtype=dtype)
 
 
+def row(x: Any) -> Any:
+    """(*batch, n) as rows, (*batch, 1, n)."""
+    return reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
+
+
+def column(x: Any) -> Any:
+    """(*batch, n) as columns, (*batch, n, 1); a number as it is."""
+    return reshape(x, (*x.shape, 1)) if hasattr(x, "shape") else x
+
+
 # ------------------------------------------------------------------------------------------------- inverses
 
 

@@ -20,7 +20,7 @@ import numpy
 
 from cutnn.array._define import fit
 from cutnn.array._differences import Log, Power, Shrink, Step
-from cutnn.array._products import adjoint
+from cutnn.array._products import adjoint, column, row
 from cutnn.array.data_types import astype
 from cutnn.array.elementwise import conj, real
 from cutnn.array.manipulation import reshape
@@ -84,7 +84,7 @@ def _by_tau(g: Any, step: Any, tau: Any) -> Any:
 def _odd(x: Any, tau: Any, kind: Any, factors: Any) -> Any:
     """U f(S) Vh for f = kind(tau), with tau (*batch, 1) or a number, and the factors U, S, Vh of x."""
     u, s, vh = factors
-    return (u * _row(kind(tau)(s))) @ vh
+    return (u * row(kind(tau)(s))) @ vh
 
 
 def _first_by_x(g: Any, x: Any, e: Any, tau: Any, kind: Any) -> Any:
@@ -107,13 +107,13 @@ def _odd_first(x: Any, e: Any, tau: Any, kind: Any, factors: Any) -> Any:
     spans of U and of V acts f[s_i, 0].
     """
     u, s, vh = factors
-    f, uh, v = kind(_column(tau)), adjoint(u), adjoint(vh)
+    f, uh, v = kind(column(tau)), adjoint(u), adjoint(vh)
     ue, ev = uh @ e, e @ v
     c = ue @ v
     symmetric = (c + adjoint(c)) / 2
-    inner = f.first(_column(s), _row(s)) * symmetric + f.first(_column(s), -_row(s)) * (c - symmetric)
+    inner = f.first(column(s), row(s)) * symmetric + f.first(column(s), -row(s)) * (c - symmetric)
     total = u @ inner @ vh
-    outside = f.first(_row(s), 0 * _row(s))
+    outside = f.first(row(s), 0 * row(s))
     if u.shape[-2] > s.shape[-1]:
         total = total + ((ev - u @ c) * outside) @ vh
     if vh.shape[-1] > s.shape[-1]:
@@ -150,7 +150,7 @@ def _odd_second(x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
     )
     w = xp.concat([s, -s, xp.zeros((*s.shape[:-1], rows + columns - 2 * k), dtype=s.dtype)], axis=-1)
     y, z = (half + adjoint(half) for half in (adjoint(upper) @ d @ lower for d in (e, h)))
-    return upper @ _second_sum(kind(_column(tau)), w, y, z) @ adjoint(lower)
+    return upper @ _second_sum(kind(column(tau)), w, y, z) @ adjoint(lower)
 
 
 def _second_sum(f: Any, w: Any, y: Any, z: Any) -> Any:
@@ -159,7 +159,7 @@ def _second_sum(f: Any, w: Any, y: Any, z: Any) -> Any:
     for k in range(w.shape[-1]):
         to, back = slice(k, k + 1), (..., slice(k, k + 1), slice(None))
         pairs = y[..., to] * z[back] + z[..., to] * y[back]
-        total = total + f.second(_column(w), _column(w)[back], _row(w)) * pairs
+        total = total + f.second(column(w), column(w)[back], row(w)) * pairs
     return total
 
 
@@ -249,7 +249,7 @@ def pinv_above(x: Any, factors: Any, cutoff: Any) -> Any:
     u, s, vh = factors
     xp = namespace(x)
     kept = s > cutoff
-    return (adjoint(vh) * _row(xp.where(kept, 1 / xp.where(kept, s, 1), 0))) @ adjoint(u)
+    return (adjoint(vh) * row(xp.where(kept, 1 / xp.where(kept, s, 1), 0))) @ adjoint(u)
 
 
 # -------------------------------------------------------------------------- functions of Hermitian matrices
@@ -311,7 +311,7 @@ def _hermitian_rule(g: Any, x: Any, f: Any, spectrum: Any) -> Any:
 def _hermitian(x: Any, f: Any, spectrum: Any) -> Any:
     """V f(w) Vᴴ."""
     w, v = spectrum
-    return (v * _row(f(w))) @ adjoint(v)
+    return (v * row(f(w))) @ adjoint(v)
 
 
 def _hermitian_first_by_x(g: Any, x: Any, e: Any, f: Any, spectrum: Any) -> Any:
@@ -326,7 +326,7 @@ def _hermitian_first_by_e(g: Any, x: Any, f: Any, spectrum: Any) -> Any:
 def _hermitian_first(x: Any, e: Any, f: Any, spectrum: Any) -> Any:
     """The derivative at x in the direction e, which need not be Hermitian."""
     w, v = spectrum
-    return v @ (f.first(_column(w), _row(w)) * (adjoint(v) @ e @ v)) @ adjoint(v)
+    return v @ (f.first(column(w), row(w)) * (adjoint(v) @ e @ v)) @ adjoint(v)
 
 
 def _hermitian_second_by_e(g: Any, x: Any, h: Any, f: Any, spectrum: Any) -> Any:
@@ -347,14 +347,3 @@ def _hermitian_second(x: Any, e: Any, h: Any, f: Any, spectrum: Any) -> Any:
 def _transposed(spectrum: Any) -> Any:
     w, v = spectrum
     return w, conj(v)
-
-
-# -------------------------------------------------------------------------------------------------- helpers
-
-
-def _row(x: Any) -> Any:
-    return reshape(x, (*x.shape[:-1], 1, x.shape[-1]))
-
-
-def _column(x: Any) -> Any:
-    return reshape(x, (*x.shape, 1)) if hasattr(x, "shape") else x

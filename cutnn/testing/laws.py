@@ -301,13 +301,13 @@ def _(star: StarAlgebra, A: Any) -> Sides:
     alike=True,
 )
 def _(star: StarAlgebra, A: Any, B: Any, C: Any) -> Sides:
-    if all(t.scale is not None for t in star.transforms):
+    if star.scale is not None:
         A_h = star.transpose(A)
         scale = _length(C) * (size(star, A, B) + size(star, A_h, B)) * star.n * B.shape[-1] * A.shape[-2]
         yield _inner(star(A, B), C), _inner(B, star(A_h, C)), scale
         adjoint = ct.matrix_transpose(ct.conj(star.to_matrix(A)))
         yield star.to_matrix(A_h), adjoint, size(star, A_h) * math.prod(_norms(star))
-        c, whole = math.prod(t.scale or 1 for t in star.transforms), star.forward(A + 0j)
+        c, whole = star.scale, star.forward(A + 0j)
         yield ct.sum(ct.abs(whole) ** 2), c * ct.sum(ct.abs(A) ** 2), c * _length(A) ** 2
 
 

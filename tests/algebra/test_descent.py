@@ -49,6 +49,13 @@ def test_the_leading_eigenspace_is_found(dtype: Any, q: int) -> None:
     assert found.gradient_norm <= 1e-6 * abs(found.history[0].value)
 
 
+def test_every_step_falls_by_what_armijo_asks() -> None:
+    A = np.diag(np.arange(8.0) ** 2)
+    found = learned.minimize(quadratic(A), STIEFEL.random(8, 3, seed=5), manifold="stiefel")
+    for before, after in zip(found.history[:-1], found.history[1:], strict=True):
+        assert after.value <= before.value - 1e-4 * after.step * before.gradient_norm**2
+
+
 def test_the_start_stays_as_it_is_and_float32_stays_float32() -> None:
     A = np.diag([3.0, 2.0, 1.0]).astype(np.float32)
     Q0 = STIEFEL.random(3, 1, seed=1).astype(np.float32)
@@ -257,6 +264,15 @@ def test_an_energy_is_held_by_fewer_triplets_than_at_the_start() -> None:
     assert fit.energy >= 0.99
 
 
+def test_an_energy_is_held_in_every_tensor_of_a_batch() -> None:
+    X = of_low_rank(1, batch=(2,)) * np.array([1.0, 100.0])[:, None, None, None] + draw((2, 5, 6, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = learned.fit_low_rank(X, energy=0.8, starts=["dct"], iterations=0)
+    multirank = algebra.dct(5).svd_energy(X, 0.8).multirank
+    assert fit.triplets == multirank.sum(axis=-1).max() > multirank.sum(axis=-1).min()
+
+
 def test_gradients_are_exact_where_singular_values_meet() -> None:
     """Of X with equal singular values in every face of every algebra, the first step is along the true slope."""
     X = np.multiply.outer(np.array([1.0, 2.0, -1.0]), np.eye(4)) + 0.0
@@ -277,6 +293,20 @@ def test_seeds_decide_the_random_starts_and_dtypes_are_kept() -> None:
     assert single.minimum.M.dtype == np.float32 and 1 - single.energy < 1e-4
     assert single.star.transforms[0].scale == 1.0
     assert STIEFEL.distance(single.star.transforms[0].matrix()) < 1e-14
+
+
+def test_a_generator_draws_each_start_once() -> None:
+    """The count that an energy needs is that of the start that is gone on from, not of another draw."""
+    X = of_low_rank() + draw((5, 6, 8))
+    for seed in range(8):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fits = [
+                learned.fit_low_rank(X, energy=0.9, starts=["random"], seed=s, iterations=0)
+                for s in (seed, np.random.default_rng(seed))
+            ]
+        assert fits[0].energy == fits[1].energy >= 0.9
+        assert "array" not in repr(fits[0])
 
 
 def test_complex_data_have_a_unitary_m() -> None:
@@ -327,7 +357,7 @@ WRONG: dict[str, Any] = {
         ValueError,
         r"expected a tensor \(..., n, l, m\)",
     ),
-    "no tensor": (lambda: learned.fit_lstsq(X, 3), ValueError, r"B has shape \(\)"),
+    "no tensor": (lambda: learned.fit_lstsq(X, 3), TypeError, "B is a int"),
     "shapes": (lambda: learned.fit_lstsq(X, X[:2]), ValueError, "as many faces and rows"),
     "ridge": (lambda: learned.fit_lstsq(X, X, ridge=-1), ValueError, "ridge is 0 or more"),
     "start": (lambda: learned.fit_lstsq(X, X, starts=["fft"]), ValueError, "not 'fft'"),
@@ -337,7 +367,19 @@ WRONG: dict[str, Any] = {
         r"has shape \(3, 3\)",
     ),
     "faces": (lambda: learned.fit_low_rank(X, rank=1, faces=4), ValueError, "one of 1 to n = 3, not 4"),
-    "no starts": (lambda: learned.fit_lstsq(X, X, starts=[]), ValueError, "no starts"),
+    "no starts": (lambda: learned.fit_lstsq(X, X, starts=[]), ValueError, r"starts is \[\]"),
+    "no starts, energy": (
+        lambda: learned.fit_low_rank(X, energy=0.9, starts=[]),
+        ValueError,
+        r"fit_low_rank: starts is \[\]",
+    ),
+    "one start": (
+        lambda: learned.fit_low_rank(X, rank=1, starts="dct"),
+        ValueError,
+        "starts is 'dct'; expected a",
+    ),
+    "half a rank": (lambda: learned.fit_low_rank(X, rank=1.5), TypeError, "rank is 1.5, count None"),
+    "a list": (lambda: learned.fit_low_rank([[[1.0]]], rank=1), TypeError, "X is a list"),
 }
 
 

@@ -262,3 +262,15 @@ def test_factors_stay_on_the_device(name: str, pretend_device: Any) -> None:
             near(ct.to_host(got), expected)
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"):
         star.cholesky(-there)
+
+
+@pytest.mark.parametrize("name", ["dct 5", "fft 4", "complex matrix 3", "plain"])
+@pytest.mark.parametrize("factors", ["qr", "lu"])
+def test_gradients_at_rank_deficient_tensors_are_refused(name: str, factors: str) -> None:
+    star = ALGEBRAS[name]
+    A = star(star.random(4, 1, seed=0), star.random(1, 3, seed=1))
+    getattr(star, factors)(A)
+    with pytest.raises(
+        np.linalg.LinAlgError, match=f"{factors}: .* column 1 of .* depends on those before it"
+    ):
+        ct.grad(lambda A: ct.sum(ct.abs(getattr(star, factors)(A)[1]) ** 2))(A)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,13 @@ def test_an_m_that_is_not_traced_costs_no_gradient_and_a_traced_one_passes_throu
     singular = np.ones((3, 3))
     with pytest.raises(ValueError, match="singular"):
         ct.grad(loss)(singular)
+
+
+def test_it_survives_pickling() -> None:
+    star, A = learned.star(orthonormal(3)), draw((3, 2, 2))
+    again = pickle.loads(pickle.dumps(star))
+    near(again(A, A), star(A, A))
+    assert again != star and star == star and len({star, again}) == 2
 
 
 def test_an_inverse_that_is_not_written_as_the_transpose_has_another_gradient_of_the_same_tangent() -> None:

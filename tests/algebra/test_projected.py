@@ -78,6 +78,8 @@ TENSORS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, int], ...]]] = {
     "power": (lambda star, A: star.power(A, 3), ((2, 2),)),
     "polar": (lambda star, A: star.polar(A), ((3, 2),)),
     "cholesky": (lambda star, A: star.cholesky(star(A, star.transpose(A))), ((3, 3),)),
+    "qr": (lambda star, A: star.qr(A), ((3, 2),)),
+    "low rank": (lambda star, A: star.low_rank(A, rank=2), ((3, 4),)),
     "lu": (lambda star, A: star.lu(A), ((3, 3),)),
     "svd": (lambda star, A: three(star, star.svd(A, rank=1)), ((3, 4),)),
     "svd_energy": (lambda star, A: three(star, star.svd_energy(A, 0.8)), ((3, 4),)),

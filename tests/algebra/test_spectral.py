@@ -166,11 +166,11 @@ def test_gradients_of_the_nuclear_norm(name: str, dtype: Any) -> None:
 def test_norms_that_need_a_unitary_transform_say_so() -> None:
     star = ALGEBRAS["fft 4, real matrix 3"]
     A = star.random(2, 2, seed=0)
-    for function in (star.nuclear_norm, lambda A: star.singular_value_threshold(A, 1.0)):
-        with pytest.raises(
-            ValueError, match=r"MᴴM = ℓI, and that of from_matrix\(3 x 3 real, .*\) is none; sum"
-        ):
-            function(A)
+    m_has_none = r"MᴴM = ℓI, and that of from_matrix\(3 x 3 real, .*\) is none; "
+    with pytest.raises(ValueError, match=m_has_none + "sum ct.linalg.svdvals"):
+        star.nuclear_norm(A)
+    with pytest.raises(ValueError, match=m_has_none + "threshold .* ct.linalg.svt"):
+        star.singular_value_threshold(A, 1.0)
 
 
 def test_wrong_thresholds_are_explained() -> None:
@@ -178,7 +178,7 @@ def test_wrong_thresholds_are_explained() -> None:
     A = star.random(2, 3, (5,), seed=0)
     for tau in (-1.0, np.array([1.0, -0.1, 1, 1, 1]), float("nan")):
         with pytest.raises(
-            ValueError, match=r"dct\(4\).singular_value_threshold: tau is .*; expected numbers of at"
+            ValueError, match=r"dct\(4\).singular_value_threshold: tau is .*; expected finite numbers of at"
         ):
             star.singular_value_threshold(A, tau)
     for shape in ((4,), (5, 5)):

@@ -475,7 +475,9 @@ def test_faces_that_are_0_to_rounding_have_gradients_of_least_norm() -> None:
 def test_tensors_that_are_not_hermitian_are_named() -> None:
     star = algebra.fft(4)
     A = star.random(2, 2, (3,), seed=0)
-    with pytest.raises(ValueError, match=r"eigh: .* not Hermitian.*: face \d .* item \(\d,\) .* differ by"):
+    with pytest.raises(
+        ValueError, match=r"eigh: .* not Hermitian.*: face \d .* item \(\d,\) .* differs from"
+    ):
         star.eigh(A)
 
 
@@ -589,3 +591,54 @@ def test_results_stay_on_the_device(name: str, pretend_device: Any) -> None:
         if f not in ranks:
             gradient = ct.grad(lambda x, f=f: ct.sum(ct.abs(f(x)) ** 2))
             np.testing.assert_allclose(ct.to_host(gradient(there)), gradient(x), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["dct 5", "fft 4", "fft 3, fft 4", "complex matrix 3", "plain"])
+@pytest.mark.parametrize("size, dtype", [(1e-190, np.float64), (1e190, np.float64), (1e30, np.float32)])
+def test_no_squares_overflow(name: str, size: float, dtype: Any) -> None:
+    """Functions of a multiple of a tensor are those of the tensor, though the squares of its entries be infinite."""
+    star = ALGEBRAS[name]
+    A = invertible_tensor(star, 3, (2,), 0, dtype)
+    B, large = star.random(3, 1, seed=1, dtype=dtype), (A * size).astype(A.dtype)
+    for f in (star.inv, star.pinv, lambda A: star.power(A, -1), lambda A: star.solve(A, B)):
+        near(f(large) * size, f(A))
+    near(star.polar(large).U, star.polar(A).U)
+    P = star.polar(A).P
+    near(star.sqrt((P * size).astype(P.dtype)) / size**0.5, star.sqrt(P))
+    if star.scale is not None:
+        gradient = ct.grad(lambda A: ct.sum(star.nuclear_norm(A)))
+        near(gradient(large), gradient(A))
+
+
+def test_numbers_that_make_no_sense_are_explained() -> None:
+    star = algebra.fft(4)
+    A, B = star.random(3, 3, (2,), seed=0), star.random(3, 1, seed=1)
+    for ridge in (1j, [1.0, 2.0], "1", np.array([1 + 1j, 2])):
+        with pytest.raises(
+            TypeError, match="lstsq: ridge is .*; expected a real number, or an array of them"
+        ):
+            star.lstsq(A, B, ridge=ridge)
+    for tau in (np.inf, np.array([1.0, np.inf])):
+        with pytest.raises(ValueError, match="tau is .*inf.*; expected finite numbers"):
+            star.singular_value_threshold(A, tau)
+    for rtol in (-1e-3, float("nan"), "1e-3", 1j):
+        for f in (star.pinv, star.multirank, lambda A, rtol: star.lstsq(A, B, rtol=rtol)):
+            with pytest.raises(
+                ValueError, match=r"fft\(4\)\.\w+: rtol is .*; expected a number of at least 0"
+            ):
+                f(A, rtol=rtol)
+    for count in (2.5, True):
+        for g in (star.svd_energy, star.low_rank, star.compress):
+            with pytest.raises(
+                TypeError, match=rf"{g.__name__}: the count .* is {count}; expected an integer"
+            ):
+                g(A, count=count)
+    for energy in ("0.9", np.array([0.5, 0.9])):
+        with pytest.raises(ValueError, match="svd_energy: the energy is a fraction above 0, up to 1, and is"):
+            star.svd_energy(A, energy)
+    with pytest.raises(TypeError, match="oversampling is 2.5; expected an integer"):
+        star.svd_randomized(A, 2, oversampling=2.5)
+    with pytest.raises(TypeError, match="power iterations is 1.5; expected an integer"):
+        star.svd_randomized(A, 2, power_iterations=1.5)
+    with pytest.raises(TypeError, match="low_rank: the rank is 1.5; expected an integer"):
+        ct.linalg.low_rank(A, 1.5)

@@ -216,3 +216,12 @@ def test_new_tensors() -> None:
     assert EVERY["complex matrix 3"].eye(2, dtype=np.float32).dtype == np.complex64
     first = algebra.fft(5).eye(2)
     assert np.array_equal(first[0], np.eye(2)) and not first[1:].any()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_scale_is_that_of_m(name: str) -> None:
+    star, M = EVERY[name], kron(EVERY[name])
+    gram = M @ M.conj().T
+    multiple = np.allclose(gram, gram[0, 0] * np.eye(len(M)))
+    assert (star.scale is not None) == multiple
+    assert not multiple or np.isclose(star.scale, gram[0, 0].real)

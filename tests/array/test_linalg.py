@@ -439,6 +439,17 @@ class TestRefusals:
         with pytest.raises(np.linalg.LinAlgError, match="1-dim"):
             linalg.svd(np.ones(3))
 
+    def test_defective_matrices_have_no_gradient_of_eigenvalues(self) -> None:
+        defective = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+        loss = lambda x: ct.sum(ct.abs(linalg.eigvals(x)))  # noqa: E731
+        assert np.isfinite(ct.grad(loss)(np.diag([2.0, 2.0, 1.0]))).all()
+        with pytest.raises(
+            np.linalg.LinAlgError, match="eig: the eigenvectors of the matrix are linearly dependent"
+        ):
+            ct.grad(loss)(defective)
+        with pytest.raises(np.linalg.LinAlgError, match=r"eig: .* of matrix \(1, 0\) of the batch"):
+            ct.grad(loss)(np.stack([EYE[:3, :3], defective])[:, None])
+
     def test_vectors_beyond_the_square_have_no_gradient(self) -> None:
         x = draw((4, 2))
         with pytest.raises(NotDifferentiableError, match="svd .*4 by 2.*full_matrices=False"):

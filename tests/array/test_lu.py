@@ -86,8 +86,32 @@ def test_singular_matrices() -> None:
     for x in (np.zeros((20, 20)), np.ones((20, 20)), np.triu(np.ones((3, 3)), 1)):
         P, L, U = ct.linalg.lu(x)
         np.testing.assert_array_equal(P @ L @ U, x)
-    with pytest.raises(np.linalg.LinAlgError):
-        ct.grad(lambda x: ct.sum(ct.linalg.lu(x).U))(np.zeros((2, 2)))
+
+
+SCALED = np.array([[1.0, 2.0, 3e-20], [1, -1, 1e-20], [2, 1, 9e-20]])  # regular, its last column tiny
+TWICE = np.array(
+    [[0.1, 0.3, 1.0], [0.7, 2.1, 2.0], [0.2, 0.6, 9.0]]
+)  # column 1 is 3 times column 0, to rounding
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (3, 2), (2, 3)])
+@pytest.mark.parametrize("name, factor", [("lu", 1), ("lu", 2), ("qr", 0), ("qr", 1)])
+def test_gradients_at_dependent_columns_are_refused(name: str, factor: int, shape: Any) -> None:
+    def loss(x: Any) -> Any:
+        return ct.sum(getattr(ct.linalg, name)(x)[factor] ** 2)
+
+    rows, columns = shape
+    square = SCALED[:rows, :columns]
+    assert np.isfinite(ct.grad(loss)(square)).all()
+    for dependent in (TWICE[:rows, :columns], np.zeros(shape)):
+        column = 1 if dependent.any() else 0
+        with pytest.raises(np.linalg.LinAlgError, match=rf"{name}: .* column {column} of the matrix depends"):
+            ct.grad(loss)(dependent)
+        batch = np.stack([square, dependent])[None]
+        with pytest.raises(
+            np.linalg.LinAlgError, match=rf"{name}: .* of matrix \(0, 1\) of the batch .*low_rank"
+        ):
+            ct.grad(loss)(batch)
 
 
 def test_another_library(pretend_device: Any) -> None:

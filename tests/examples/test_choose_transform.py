@@ -48,7 +48,7 @@ def test_a_cube_and_the_algebras_that_are_named(tmp_path):
 @pytest.mark.usefixtures("no_pictures", "tiny")
 def test_a_cube_that_is_not_there_is_said(tmp_path, capsys):
     assert script.main(["--root", str(tmp_path), "--out", str(tmp_path), "--data", "jasper-ridge"]) == 2
-    assert "the cube of 100 x 100 pixels and 198 bands" in capsys.readouterr().err
+    assert "100 x 100 pixels and 198 bands" in capsys.readouterr().err
 
 
 def test_what_a_length_does_not_allow_is_left_out(monkeypatch, capsys):
