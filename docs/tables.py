@@ -26,6 +26,7 @@ PAGES = tuple(
         "docs/transforms.md",
         "docs/learned_transform/README.md",
         "docs/low_rank.md",
+        "docs/hyperspectral/README.md",
     )
 )
 

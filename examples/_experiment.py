@@ -145,8 +145,12 @@ def load_cube(path: Path) -> np.ndarray:
             f"there is no cube {path}; expected a .npy file of shape (rows, columns, bands). That of Jasper Ridge, "
             f"100 x 100 pixels and 198 bands, is {JASPER_RIDGE.name} in the folder {JASPER_RIDGE.parent} of --root"
         )
-    with refusing():
+    try:
         cube = np.load(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise Refused(f"{path} cannot be read as an array of numbers ({error})") from error
+    if not isinstance(cube, np.ndarray):  # of several arrays, .npz
+        raise Refused(f"{path} holds {', '.join(cube)}; expected one array, .npy")
     if cube.ndim != 3 or min(cube.shape) < 4 or cube.dtype.kind not in "uif":
         raise Refused(
             f"{path} has shape {cube.shape} and type {cube.dtype}; expected real numbers (rows, columns, bands), "

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/transforms.md", "docs/learned_transform/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/transforms.md",
+    "docs/learned_transform/README.md",
+    "docs/hyperspectral/README.md",
+)
 SNIPPETS = [
     pytest.param(code, id=f"{name}-{k}")
     for name in PAGES

@@ -35,12 +35,12 @@ class Minimum:
     was asked for, `interrupted` whether Ctrl-C came.
     """
 
-    M: Any
+    M: Any = field(repr=False)
     value: float
     gradient_norm: float
     converged: bool = False
     interrupted: bool = False
-    history: list[Iteration] = field(default_factory=list)
+    history: list[Iteration] = field(default_factory=list, repr=False)
 
 
 def minimize(
@@ -60,8 +60,9 @@ def minimize(
     Borwein, halved until f falls by 1e-4 of what the slope promises, so that f never rises. It ends where the
     gradient's norm is at most `tolerance` times |f(M0)|, or times `typical` where f(M0) is smaller, or where f falls
     no more in its precision. `callback` gets the `Minimum` so far after each step; a true answer stops. Ctrl-C returns
-    what was reached. Warns, with the gradient's norm, where it did not converge. Raises ValueError for settings out of
-    range, an M0 off the manifold, and an f(M0) that is not finite.
+    what was reached. Warns, with the gradient's norm, where it ended otherwise and did not converge. Raises ValueError
+    for settings out of range, an M0 off the manifold, and an f(M0) that is not finite, TypeError for an M0 that is no
+    array of floats.
     (Absil, Mahony, Sepulchre 2008, chapter 4; Wen, Yin 2013.)
 
     >>> import numpy as np
@@ -78,6 +79,9 @@ def minimize(
         raise ValueError(
             f"minimize: iterations is 0 or more and tolerance above 0; they are {iterations} and {tolerance}"
         )
+    if getattr(getattr(M0, "dtype", None), "kind", "?") not in "fc":
+        what = f"an array of {M0.dtype}" if hasattr(M0, "dtype") else f"a {type(M0).__name__}"
+        raise TypeError(f"minimize: M0 is {what}; expected an array of floats")
     on = _FREE if manifold == "general" else STIEFEL
     if manifold != "general" and not STIEFEL.distance(M0) < float(np.finfo(M0.dtype).eps) ** 0.5:
         raise ValueError(
@@ -98,7 +102,7 @@ def minimize(
     scale, eps = max(abs(value), typical), float(np.finfo(M0.dtype).eps)
     result = Minimum(M, value, norm, history=[Iteration(value, norm, 0.0)])
     step = 0.1 * (_norm(M) or 1.0) / norm if norm else 0.0
-    stalled = False
+    stalled = stopped = False
     try:
         while norm > tolerance * scale and len(result.history) <= iterations:
             trial = step
@@ -122,13 +126,14 @@ def minimize(
             M, value, gradient, norm = moved, new, new_gradient, _norm(new_gradient)
             result.M, result.value, result.gradient_norm = M, value, norm
             result.history.append(Iteration(value, norm, trial))
-            if callback is not None and callback(result):
+            stopped = callback is not None and bool(callback(result))
+            if stopped:
                 break
     except KeyboardInterrupt:
         result.interrupted = True
     # At the limit of rounding the gradient of a minimum is about √eps of f.
     result.converged = norm <= (max(tolerance, 10 * eps**0.5) if stalled else tolerance) * scale
-    if not result.converged and not result.interrupted:
+    if not (result.converged or result.interrupted or stopped):
         why = "f falls no more" if stalled else f"stopped after {len(result.history) - 1} steps"
         warnings.warn(
             f"minimize: {why}, where the Riemannian gradient has norm {norm:.2e}, f = {value:.6g}; converged would be "

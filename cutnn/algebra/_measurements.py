@@ -117,6 +117,8 @@ def measurements_of(
     """What the user gave, checked: of the wanted dtype, finite, of shapes that fit, and adjoint to each other."""
     if not hasattr(y, "dtype") or y.dtype.kind not in "fciub" or y.size == 0:
         raise TypeError(f"recover: y is a {type(y).__name__}; expected an array of numbers, not empty")
+    if dtype is not None and np.dtype(dtype).kind not in "fc":
+        raise TypeError(f"recover: dtype is {np.dtype(dtype)}; expected floats, real or complex")
     xp = namespace(y)
     y = y if y.dtype.kind in "fc" else y.astype(xp.float64)
     if not bool(xp.all(xp.isfinite(y))):
@@ -141,10 +143,8 @@ def measurements_of(
     Phi, y = measure.astype(kind, copy=False), y.astype(kind, copy=False)
     if kind.kind == "c" and dtype is not None and np.dtype(dtype).kind == "f":  # real and imaginary parts
         Phi, y = (xp.concatenate([x.real, x.imag]) for x in (Phi, y))
-    elif dtype is not None:
-        Phi, y = (
-            x.astype(np.result_type(x.dtype if np.dtype(dtype).kind == "f" else dtype)) for x in (Phi, y)
-        )
+    if dtype is not None:
+        Phi, y = (x.astype(dtype, copy=False) for x in (Phi, y))
     if not bool(xp.all(xp.isfinite(Phi))):
         raise ValueError("recover: the matrix holds numbers that are not finite")
     return ByMatrix(Phi, y, shape)

@@ -86,7 +86,8 @@ def fit_lstsq(
         fixed = ridge * inner(X_hat, X_hat) if ridge else 0.0
         return (_square_sum(residual) + _beside(B, B_hat) + fixed) / total
 
-    minimum = _from_all(left, B, faces, starts, seed, tolerance, iterations, callback)
+    candidates = _starts("fit_lstsq", starts, B, faces, seed)
+    minimum = _from_all(left, candidates, manifold, tolerance, iterations, callback)
     fitted = _constant(minimum.M, manifold)
     A_hat, B_hat = fitted.forward(A), fitted.forward(B)
     X_hat = _least_squares(A_hat, B_hat, ridge)
@@ -142,6 +143,8 @@ def fit_low_rank(
     manifold = _manifold("fit_low_rank", X, faces)
     n, rows, columns = X.shape[-3:]
     q, most = faces or n, min(rows, columns)
+    if any(isinstance(k, float) for k in (rank, count)):
+        raise TypeError(f"fit_low_rank: rank is {rank}, count {count}; expected whole numbers")
     if rank is not None and not 1 <= rank <= most:
         raise ValueError(f"fit_low_rank: the rank of X, {tuple(X.shape)}, is one of 1 to {most}, not {rank}")
     if count is not None and not 1 <= count <= q * most:
@@ -163,7 +166,7 @@ def fit_low_rank(
         return (_square_sum(off) + _beside(X, X_hat)) / total
 
     descend = functools.partial(
-        _from_all, X=X, faces=faces, seed=seed, tolerance=tolerance, iterations=iterations, callback=callback
+        _from_all, manifold=manifold, tolerance=tolerance, iterations=iterations, callback=callback
     )
 
     def needed(M: Any) -> int:
@@ -174,14 +177,13 @@ def fit_low_rank(
         wanted = (energy or 0) * (xp.abs(X) ** 2).sum(axis=(-3, -2, -1))
         return min(int((held < wanted[..., None]).sum(axis=-1).max()) + 1, q * most)
 
+    candidates = _starts("fit_low_rank", starts, X, faces, seed)
     if energy is not None:
-        rng = np.random.default_rng(seed)
-        candidates = [_start(choice, X, faces, rng) for choice in starts]
         count = min(map(needed, candidates))
-    minimum = descend(functools.partial(lost, count=count), starts=starts)
+    minimum = descend(functools.partial(lost, count=count), candidates)
     while energy is not None and not minimum.interrupted and (fewer := needed(minimum.M)) < (count or 0):
         count = fewer
-        minimum = descend(functools.partial(lost, count=count), starts=[minimum.M])
+        minimum = descend(functools.partial(lost, count=count), [minimum.M])
     kept = count if count is not None else q * (rank or 0)
     return LowRankFit(_constant(minimum.M, manifold), 1 - minimum.value, kept, minimum)
 
@@ -219,7 +221,9 @@ def _constant(M: Any, manifold: str) -> StarAlgebra:
 
 
 def _data(who: str, label: str, A: Any) -> Any:
-    shape = tuple(getattr(A, "shape", ()))
+    if not hasattr(A, "dtype"):
+        raise TypeError(f"{who}: {label} is a {type(A).__name__}; expected an array of shape (..., n, l, m)")
+    shape = tuple(A.shape)
     if len(shape) < 3 or 0 in shape:
         raise ValueError(f"{who}: {label} has shape {shape}; expected a tensor (..., n, l, m), and not empty")
     if A.dtype.kind not in "fc":
@@ -229,14 +233,23 @@ def _data(who: str, label: str, A: Any) -> Any:
     return A
 
 
-def _start(choice: Any, X: Any, faces: int | None, rng: np.random.Generator) -> Any:
-    """An M, or a Q (n, faces), to start from, in the dtype and on the device of X, (..., n, l, m)."""
+def _starts(who: str, starts: Sequence[Any], X: Any, faces: int | None, seed: Any) -> list[Any]:
+    """Each M, or Q (n, faces), to start from, in the dtype and on the device of X, (..., n, l, m)."""
+    if isinstance(starts, str) or not len(starts):
+        raise ValueError(f"{who}: starts is {starts!r}; expected a sequence, ['dct'] say, with one at least")
+    rng = np.random.default_rng(seed)
+    return [_start(who, choice, X, faces, rng) for choice in starts]
+
+
+def _start(who: str, choice: Any, X: Any, faces: int | None, rng: np.random.Generator) -> Any:
     n = X.shape[-3]
     M: Any
     if not isinstance(choice, str):
-        M = to_host(choice)
+        M = np.asarray(to_host(choice))
         if M.shape != (n, faces or n):
-            raise ValueError(f"a start for tubes of length {n} has shape ({n}, {faces or n}), not {M.shape}")
+            raise ValueError(
+                f"{who}: a start for tubes of length {n} has shape ({n}, {faces or n}), not {M.shape}"
+            )
         return namespace(X).asarray(M.astype(X.dtype), device=X.device)
     if choice == "random":
         M = STIEFEL.random(n, seed=rng)
@@ -245,31 +258,28 @@ def _start(choice: Any, X: Any, faces: int | None, rng: np.random.Generator) -> 
         suited = catalogue.from_data(X) if choice == "data" else made[choice](n)
         M = suited.transforms[0].matrix()
     else:
-        raise ValueError(f"a start is one of {', '.join(STARTS)} or a matrix, not {choice!r}")
+        raise ValueError(f"{who}: a start is one of {', '.join(STARTS)} or a matrix, not {choice!r}")
     if faces is not None:
         M = M[:faces].conj().T
     return namespace(X).asarray(M.astype(X.dtype), device=X.device)
 
 
 def _from_all(
-    f: Callable[[Any], Any], X: Any, faces: int | None, starts: Sequence[Any], seed: Any, tolerance: float,
+    f: Callable[[Any], Any], starts: Sequence[Any], manifold: str, tolerance: float,
     iterations: int, callback: Callable[[Minimum], bool | None] | None,
 ) -> Minimum:  # fmt: skip
     """The lowest minimum of those from all starts. Of their warnings, that of the lowest is given."""
-    if not len(starts):
-        raise ValueError("there are no starts; give one at least, 'dct' say")
-    rng = np.random.default_rng(seed)
     best: Minimum | None = None
     words: list[warnings.WarningMessage] = []
-    for choice in starts:
+    for M in starts:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = minimize(
                 f,
-                _start(choice, X, faces, rng),
-                manifold="orthogonal" if faces is None else "stiefel",
+                M,
+                manifold=manifold,
                 tolerance=tolerance,
-                typical=float(np.finfo(X.dtype).eps) ** 0.5,  # f is a share of the data's square sum
+                typical=float(np.finfo(M.dtype).eps) ** 0.5,  # f is a share of the data's square sum
                 iterations=iterations,
                 callback=callback,
             )

@@ -13,6 +13,7 @@ import numpy as np
 
 from cutnn.algebra import _fast, _wavelets
 from cutnn.algebra._learned import star as learned_star
+from cutnn.algebra.manifolds import STIEFEL
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Fourier, Identity, Transform
 from cutnn.device import to_host
@@ -192,8 +193,7 @@ def random_orthogonal(n: int, seed: int | np.random.Generator | None = None) -> 
     True
     """
     n = _length(n)
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))
-    Q *= np.where(np.diagonal(R) < 0, -1.0, 1.0)  # makes the distribution uniform (Mezzadri 2007)
+    Q = STIEFEL.random(n, seed=seed)
     label = f"random_orthogonal({n}, seed={seed})" if isinstance(seed, int) else f"random_orthogonal({n})"
     return StarAlgebra(Transform("random_orthogonal", n, Q, scale=1.0, label=label))
 

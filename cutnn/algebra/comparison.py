@@ -123,6 +123,8 @@ def compare(
     dct         16       1    0.470        13        63  8.03e-01  2.72e-01  3.61e-01  9.74e-02
     """
     X = raw(X)
+    if not hasattr(X, "dtype"):
+        raise TypeError(f"compare: X is a {type(X).__name__}; expected an array of shape (..., n, l, m)")
     named = _named(X, algebras, tubes)
     first = next(iter(named.values()))
     X = check.finite(first, "compare", check.tensor(first, "compare", X, "X"), "X")
@@ -132,6 +134,8 @@ def compare(
     if ranks is None:
         most = max(rows * columns // (2 * (rows + columns)), 1)
         ranks = sorted({round(k) for k in np.geomspace(1, most, 8)})
+    if isinstance(ranks, int) or not len(ranks):
+        raise ValueError(f"compare: ranks is {ranks!r}; expected tubal ranks, (1, 2, 5) say, or None")
     for k in ranks:
         check.rank(first, "compare", X, k)
     if not all(0 < energy <= 1 for energy in energies):
@@ -146,6 +150,10 @@ def compare(
 def _named(X: Any, algebras: Any, tubes: int) -> dict[str, StarAlgebra]:
     if algebras is None:
         return _usual(X, tubes)
+    if isinstance(algebras, StarAlgebra | str):
+        raise TypeError(
+            f"compare: algebras is {algebras!r}; expected several, [algebra.dct(8), ...] or a mapping"
+        )
     named = dict(algebras) if isinstance(algebras, Mapping) else {repr(star): star for star in algebras}
     for star in named.values():
         if not isinstance(star, StarAlgebra):

@@ -21,8 +21,8 @@ True
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Literal, Unpack
 
@@ -40,6 +40,7 @@ from cutnn.algebra._admm import (
     norms,
     spectral_norm,
 )
+from cutnn.algebra._learned import parameters
 from cutnn.algebra._measurements import measurements_of, norm
 from cutnn.algebra.star import StarAlgebra
 from cutnn.device import namespace, to_host
@@ -93,9 +94,9 @@ def robust_pca(
     X = _tensor(star, "robust_pca", X)
     if sparse not in ("entries", "tubes"):
         raise ValueError(f"robust_pca: sparse is {sparse!r}; expected 'entries' or 'tubes'")
-    if weight is not None and not 0 < weight < math.inf:
+    if weight is not None and not (isinstance(weight, numbers.Real) and 0 < weight < math.inf):
         raise ValueError(
-            f"robust_pca: weight is {weight}; expected a positive number, or None for the theory's"
+            f"robust_pca: weight is {weight!r}; expected a positive number, or None for the theory's"
         )
     xp, axes = namespace(X), tuple(range(-2 - len(star.shape), 0))
     mask = None if mask is None else _mask(star, "robust_pca", X, mask)
@@ -123,8 +124,8 @@ def robust_pca(
         return weight * xp.sum(sizes(seen(E)), axis=axes, keepdims=True)
 
     scale = spectral_norm(star, X)
-    result = minimise(star, Problem("robust_pca", X / scale, prox, value, scale, xp.zeros_like(X)), **options)
-    return result if mask is None else dataclasses.replace(result, sparse=seen(result.sparse))
+    problem = Problem("robust_pca", X / scale, prox, value, scale, xp.zeros_like(X), mask)
+    return minimise(star, problem, **options)
 
 
 def complete(
@@ -132,10 +133,10 @@ def complete(
 ) -> LowRankResult:
     """The tensor of low tubal rank that has the entries of X where the mask is true: minimise ‖L‖_* under that.
 
-    X is (*batch, *shape, l, m); `mask` is boolean and has the shape of X or broadcasts to it. Where it is false X may
-    hold anything, nan too. With `noise` δ the entries may differ: ‖L - X‖ ≤ δ over those seen, in the Frobenius norm of
-    each tensor (σ√count for errors of deviation σ). Without noise about (l + m) n r log(max(l, m) n) entries at random
-    places determine a tensor of tubal rank r, with high probability.
+    X is (*batch, *shape, l, m); `mask` is boolean and has the shape of X or broadcasts to it: np.isfinite(X) where nan
+    is what is missing. Where it is false X may hold anything. With `noise` δ the entries may differ: ‖L - X‖ ≤ δ over
+    those seen, in the Frobenius norm of each tensor (σ√count for errors of deviation σ). Without noise about
+    (l + m) n r log(max(l, m) n) entries at random places determine a tensor of tubal rank r, with high probability.
 
     Raises ValueError where a tensor has no entry seen, or one that is not finite, for a wrong shape or option, and for
     M that is no multiple of a unitary matrix; TypeError where the mask is not boolean; NotDifferentiableError inside
@@ -208,7 +209,7 @@ def recover(
         raise ValueError(f"recover: shape is {shape}; expected {(*star.shape, 'l', 'm')}, no batch")
     _check_noise("recover", noise)
     check.scale(star, "recover", _NO_PROX)
-    if any(type(x) is Traced for x in (y, measure)):
+    if any(type(x) is Traced for x in (y, measure, *parameters(star))):
         raise NotDifferentiableError(_NO_GRADIENT.format("recover"))
     measurements = measurements_of(y, measure, adjoint, shape, dtype)
     Z = measurements.adjoint(measurements.solve(measurements.y, math.inf))  # the smallest that meets y
@@ -283,7 +284,7 @@ def _tube_norms(star: StarAlgebra, X: Any) -> Any:
 
 
 def _threshold(name: str, tau: Any) -> Any:
-    if isinstance(tau, int | float) and not tau >= 0:
+    if isinstance(tau, int | float | np.number) and not tau >= 0:
         raise ValueError(f"{name}: tau is {tau}; expected a number from 0")
     return tau
 
@@ -294,7 +295,7 @@ def _tensor(star: StarAlgebra, name: str, X: Any) -> Any:
         raise TypeError(
             f"{name}: the first argument is an algebra, algebra.dct(8) say, not a {type(star).__name__}"
         )
-    if type(X) is Traced:
+    if any(type(x) is Traced for x in (X, *parameters(star))):
         raise NotDifferentiableError(_NO_GRADIENT.format(name))
     X = check.tensor(star, name, X, "X")
     check.scale(star, name, _NO_PROX)

@@ -58,8 +58,15 @@ class Stiefel:
     def random(
         self, n: int, q: int | None = None, seed: int | np.random.Generator | None = None
     ) -> np.ndarray:
-        """A real Q, (n, q), uniform over the manifold, in float64 on the host; q = n unless given."""
-        G = np.random.default_rng(seed).standard_normal((n, n if q is None else q))
+        """A real Q, (n, q), uniform over the manifold, in float64 on the host; q = n unless given.
+
+        Raises ValueError unless 1 <= q <= n. That R has a positive diagonal makes it uniform. (Mezzadri, Notices of
+        the AMS 54 (2007).)
+        """
+        q = n if q is None else q
+        if not 1 <= q <= n:
+            raise ValueError(f"Stiefel.random: {n} x {q}; orthonormal columns are 1 to n = {n}")
+        G = np.random.default_rng(seed).standard_normal((n, q))
         return self.retract(0 * G, G)
 
     def __repr__(self) -> str:

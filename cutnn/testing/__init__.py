@@ -10,6 +10,7 @@
 
 from typing import Any
 
+from cutnn.testing import _factor_laws  # noqa: F401, adds to LAWS
 from cutnn.testing._algebra import LawError, LawRow, Report, check_algebra
 from cutnn.testing._gradient import GradientError, GradientReport, check_gradient
 from cutnn.testing.laws import LAWS, Law, size

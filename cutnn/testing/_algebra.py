@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
+import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -123,6 +125,10 @@ def check_algebra(
 # ---------------------------------------------------------------------------------------------- the search
 
 
+class _Enough(Exception):
+    """No more examples are needed."""
+
+
 class _Broken(Exception):
     """A law does not hold: what was given, and the two sides, or the exception, that came of it."""
 
@@ -167,9 +173,14 @@ def _try(star: StarAlgebra, group: list[_Outcome], draw: Any, examples: int, see
     """Try laws that take the same operands on examples."""
     import hypothesis.errors
 
+    calls, turn = itertools.count(), min(1, examples - 1)  # the first example is the simplest
+
     def test(tensors: Any) -> None:
+        if all(outcome.broken is not None for outcome in group):
+            raise _Enough
+        call = next(calls)
         for outcome in group:
-            if outcome.broken is None:
+            if outcome.broken is None and (call % 3 == turn or not outcome.law.dear):
                 try:
                     outcome.worst = max(outcome.worst, _error(star, outcome.law, tensors))
                 except _Broken as broken:
@@ -178,7 +189,8 @@ def _try(star: StarAlgebra, group: list[_Outcome], draw: Any, examples: int, see
                     continue
                 outcome.examples += 1
 
-    _run(test, draw, group[0].law, examples, seed, shrink=False)
+    with contextlib.suppress(_Enough):
+        _run(test, draw, group[0].law, examples, seed, shrink=False)
 
 
 def _smallest(

@@ -38,7 +38,7 @@ class Law:
     `function(star, *tensors)` returns or yields (left, right) or (left, right, size). `operands` name the rows and
     columns of the tensors by letters, "lm mp" for two that multiply; equal letters are equal numbers, and a digit is
     itself. With `regular` square tensors are well conditioned, with `alike` all have one dtype and one batch.
-    `look` says what is at fault where the law fails.
+    `look` says what is at fault where the law fails. A `dear` one is tried on every third example.
 
     >>> from cutnn import algebra, testing
     >>> commute = testing.Law("tubes commute", "a ★ b = b ★ a", lambda star, a, b: (star(a, b), star(b, a)), "11 11")
@@ -54,6 +54,7 @@ class Law:
     regular: bool = False
     alike: bool = False
     look: str = ""
+    dear: bool = False
 
 
 LAWS: dict[str, Law] = {}
@@ -91,10 +92,16 @@ def _norms(star: StarAlgebra) -> tuple[float, float]:
 
 
 def _law(
-    name: str, formula: str, operands: str, look: str, regular: bool = False, alike: bool = False
+    name: str,
+    formula: str,
+    operands: str,
+    look: str,
+    regular: bool = False,
+    alike: bool = False,
+    dear: bool = False,
 ) -> Any:
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        LAWS[name] = Law(name, formula, function, operands, regular, alike, look)
+        LAWS[name] = Law(name, formula, function, operands, regular, alike, look, dear)
         return function
 
     return add

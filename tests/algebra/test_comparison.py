@@ -125,6 +125,13 @@ def test_bad_input_is_explained() -> None:
         algebra.compare(X, [algebra.dct(4), algebra.dct(5)])
     with pytest.raises(TypeError, match=r"expected algebras .*, not a int"):
         algebra.compare(X, {"dct": 4})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match=r"algebras is dct\(4\); expected several"):
+        algebra.compare(X, algebra.dct(4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="X is a list; expected an array"):
+        algebra.compare([[[1.0]]])
+    for ranks in ((), 2):
+        with pytest.raises(ValueError, match=r"ranks is .*; expected tubal ranks"):
+            algebra.compare(X, ranks=ranks)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="compare: no algebras"):
         algebra.compare(X, [])
     with pytest.raises(ValueError, match=r"two algebras have one name; give a mapping"):

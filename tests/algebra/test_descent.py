@@ -98,8 +98,12 @@ def test_a_callback_sees_every_step_and_may_stop() -> None:
         seen.append((minimum.value, STIEFEL.distance(minimum.M)))
         return len(seen) == 3
 
-    with pytest.warns(RuntimeWarning, match="after 3 steps"):
-        found = learned.minimize(quadratic(A), Q0, tolerance=1e-14, callback=callback)
+    found = learned.minimize(
+        quadratic(A), Q0, tolerance=1e-14, callback=callback
+    )  # no warning: it was asked for
+    assert not found.converged
+    with pytest.warns(RuntimeWarning, match="after 2 steps"):
+        learned.minimize(quadratic(A), Q0, tolerance=1e-14, iterations=2)
     assert [value for value, _ in seen] == [iteration.value for iteration in found.history[1:]]
 
 
@@ -295,6 +299,20 @@ def test_seeds_decide_the_random_starts_and_dtypes_are_kept() -> None:
     assert STIEFEL.distance(single.star.transforms[0].matrix()) < 1e-14
 
 
+def test_a_generator_draws_each_start_once() -> None:
+    """The count that an energy needs is that of the start that is gone on from, not of another draw."""
+    X = of_low_rank() + draw((5, 6, 8))
+    for seed in range(8):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fits = [
+                learned.fit_low_rank(X, energy=0.9, starts=["random"], seed=s, iterations=0)
+                for s in (seed, np.random.default_rng(seed))
+            ]
+        assert fits[0].energy == fits[1].energy >= 0.9
+        assert "array" not in repr(fits[0])
+
+
 def test_complex_data_have_a_unitary_m() -> None:
     M = STIEFEL.retract(np.zeros((3, 3), complex), draw((3, 3), np.complex128))
     hidden = algebra.from_matrix(M)
@@ -343,7 +361,13 @@ WRONG: dict[str, Any] = {
         ValueError,
         r"expected a tensor \(..., n, l, m\)",
     ),
-    "no tensor": (lambda: learned.fit_lstsq(X, 3), ValueError, r"B has shape \(\)"),
+    "M0 of integers": (
+        lambda: learned.minimize(ct.sum, np.eye(2, dtype=int)),
+        TypeError,
+        "M0 is an array of int64; expected an array of floats",
+    ),
+    "no M0": (lambda: learned.minimize(ct.sum, [[1.0]]), TypeError, "M0 is a list"),
+    "no tensor": (lambda: learned.fit_lstsq(X, 3), TypeError, "B is a int"),
     "shapes": (lambda: learned.fit_lstsq(X, X[:2]), ValueError, "as many faces and rows"),
     "ridge": (lambda: learned.fit_lstsq(X, X, ridge=-1), ValueError, "ridge is 0 or more"),
     "start": (lambda: learned.fit_lstsq(X, X, starts=["fft"]), ValueError, "not 'fft'"),
@@ -353,7 +377,19 @@ WRONG: dict[str, Any] = {
         r"has shape \(3, 3\)",
     ),
     "faces": (lambda: learned.fit_low_rank(X, rank=1, faces=4), ValueError, "one of 1 to n = 3, not 4"),
-    "no starts": (lambda: learned.fit_lstsq(X, X, starts=[]), ValueError, "no starts"),
+    "no starts": (lambda: learned.fit_lstsq(X, X, starts=[]), ValueError, r"starts is \[\]"),
+    "no starts, energy": (
+        lambda: learned.fit_low_rank(X, energy=0.9, starts=[]),
+        ValueError,
+        r"fit_low_rank: starts is \[\]",
+    ),
+    "one start": (
+        lambda: learned.fit_low_rank(X, rank=1, starts="dct"),
+        ValueError,
+        "starts is 'dct'; expected a",
+    ),
+    "half a rank": (lambda: learned.fit_low_rank(X, rank=1.5), TypeError, "rank is 1.5, count None"),
+    "a list": (lambda: learned.fit_low_rank([[[1.0]]], rank=1), TypeError, "X is a list"),
 }
 
 

@@ -481,12 +481,26 @@ def test_schedules(schedule: Any) -> None:
 
 def test_changes_of_the_penalty_die_out() -> None:
     """Convergence is proved for a penalty that stays in the end: all changes together are bounded."""
-    _balance = _admm._balance
-    factors = [_balance(1e9, 1e-9, k) for k in range(10, 100_000, 10)]
-    assert factors[0] > 1.7 and np.prod(factors) < 2**11
-    assert _balance(0.0, 1.0, 10) == 1.0 == _balance(1.0, 2.1, 10)
-    assert _balance(1.0, 2e3, 10) == pytest.approx(1 / _balance(1e3, 2.0, 10))
-    assert _balance(1.0, 2e3, 10) < 1
+
+    def factor(change: float, dual_change: float, iteration: int = 10) -> float:
+        now = (np.full(3, change), np.full(3, dual_change))
+        return _admm._balance((np.zeros(3), np.zeros(3)), now, 2.0, iteration)
+
+    factors = [factor(1e-9, 1e9, k) for k in range(10, 100_000, 10)]
+    assert factors[0] > 6 and np.prod(factors) < 1e10
+    assert factor(0.0, 1.0) == factor(1.0, 0.0) == factor(1.0, 2.9) == 1.0
+    assert factor(1.0, 8.0) == pytest.approx(1 / factor(4.0, 2.0)) and factor(1.0, 8.0) > 3
+
+
+def test_corruption_of_all_sizes() -> None:
+    """Of normal errors some are near 0; equal residuals say nothing of a good penalty then: 1000 iterations."""
+    star = algebra.fft(10)
+    A = low(star, 40, 40, 2)
+    rng = np.random.default_rng(3)
+    X = A + np.where(rng.random(A.shape) < 0.05, 10 * rng.standard_normal(A.shape), 0)
+    result = lowrank.robust_pca(star, X)
+    assert result.iterations < 120
+    assert error(result.low_rank, A) < 1e-7
 
 
 @pytest.mark.parametrize("kind", SOLVERS)
@@ -683,7 +697,18 @@ NAN = np.where(X == 5, np.nan, X)
         (lambda: lowrank.complete(STAR, X, SEEN, schedule="fast"), ValueError, "'balanced', 'fixed' or"),
         (lambda: lowrank.complete(STAR, X, SEEN, growth=0.5), ValueError, "growth is 0.5"),
         (lambda: lowrank.complete(STAR, X, SEEN, start=X), TypeError, "start is a ndarray"),
-        (lambda: lowrank.complete(STAR, X, SEEN, iterations=3), TypeError, "iterations"),
+        (
+            lambda: lowrank.complete(STAR, X, SEEN, iterations=3),
+            TypeError,
+            "complete: there is no option 'iterations'; there are tolerance, max_iterations",
+        ),
+        (lambda: lowrank.robust_pca(STAR, X, weight="a"), ValueError, "weight is 'a'"),
+        (lambda: lowrank.soft_threshold(X, np.float32(-1)), ValueError, "tau is -1.0"),
+        (
+            lambda: lowrank.recover(STAR, np.ones(12), np.eye(12), shape=X.shape, dtype=int),
+            TypeError,
+            "dtype is int64",
+        ),
         (lambda: lowrank.recover(STAR, X, np.eye(12), shape=X.shape), ValueError, r"expected \(p, 12\) and"),
         (lambda: lowrank.recover(STAR, np.ones(2), np.eye(12), shape=X.shape), ValueError, "y \\(2,\\)"),
         (
@@ -739,6 +764,25 @@ def test_bad_input_is_named(call: Any, kind: Any, message: str) -> None:
         call()
 
 
+def test_a_state_shows_what_the_result_will() -> None:
+    """E only where it is a result, and 0 where the mask is false, though the iterations hold something else there."""
+    states: list[Any] = []
+    stop = {"callback": lambda state: states.append(state) or True}
+    lowrank.complete(STAR, X, SEEN, **stop)
+    lowrank.recover(STAR, np.ones(12), np.eye(12), shape=X.shape, **stop)
+    result = lowrank.robust_pca(STAR, X, mask=SEEN, **stop)
+    assert states[0].sparse is states[1].sparse is None
+    np.testing.assert_array_equal(states[2].sparse, result.sparse)
+    assert np.all(result.sparse[~SEEN] == 0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.complex64])
+def test_a_recovered_tensor_has_the_dtype_asked_for(kind: Any) -> None:
+    result = lowrank.recover(STAR, X.ravel(), np.eye(12), shape=X.shape, dtype=kind)
+    assert result.low_rank.dtype == kind
+    np.testing.assert_allclose(result.low_rank, X, atol=1e-3)
+
+
 def test_a_start_of_another_shape_is_refused() -> None:
     start = lowrank.robust_pca(STAR, X)
     with pytest.raises(ValueError, match=r"start holds tensors of shape \(3, 2, 2\); .* \(3, 4, 4\)"):
@@ -757,6 +801,8 @@ def test_other_m_are_refused(name: str, kind: str) -> None:
 def test_solvers_say_that_they_have_no_gradient(kind: str) -> None:
     with pytest.raises(ct.NotDifferentiableError, match=f"{kind} has no gradient"):
         ct.grad(lambda X: ct.sum(traced(kind, X)))(X)
+    with pytest.raises(ct.NotDifferentiableError, match=f"{kind} has no gradient"):
+        ct.grad(lambda M: ct.sum(solve(kind, algebra.learned.star(M), X).low_rank))(np.eye(3))
 
 
 def traced(kind: str, X: Any) -> Any:

@@ -72,6 +72,8 @@ def test_the_square_tangents_are_q_times_skew(n: int, seed: int) -> None:
 def test_random_points_are_the_same_by_seed_and_uniform_in_sign() -> None:
     assert STIEFEL.random(5, 2, seed=0).shape == (5, 2)
     np.testing.assert_array_equal(STIEFEL.random(3, seed=4), STIEFEL.random(3, seed=4))
+    with pytest.raises(ValueError, match=r"3 x 4; orthonormal columns are 1 to n = 3"):
+        STIEFEL.random(3, 4)
     rng = np.random.default_rng(0)
     mean = np.mean([STIEFEL.random(3, seed=rng) for _ in range(2000)], axis=0)
     assert np.abs(mean).max() < 0.06

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,8 @@ def test_matrices_are_the_plain_algebra() -> None:
 @every_algebra
 def test_the_laws(name: str) -> None:
     now = settings()
-    report = check_algebra(EVERY[name], examples=now.max_examples // 5, seed=0 if now.derandomize else None)
+    seed = zlib.crc32(name.encode()) if now.derandomize else None  # other examples for each algebra
+    report = check_algebra(EVERY[name], examples=now.max_examples // 8, seed=seed)
     assert max(row.worst for row in report.rows) < 16  # of 64 that are allowed
 
 

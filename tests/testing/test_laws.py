@@ -13,8 +13,8 @@ import cutnn as ct
 from cutnn import algebra, testing
 from cutnn.algebra import StarAlgebra, Transform
 from cutnn.tape import primitive, raw, stop_gradient
-from cutnn.testing import LAWS, LawError, check_algebra, strategies
-from tests.algebra.catalogue import ALGEBRAS, invertible
+from cutnn.testing import LAWS, LawError, _algebra, check_algebra, strategies
+from tests.algebra.catalogue import ALGEBRAS, EVERY, invertible
 
 SKEW = np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])  # M⁻¹, Mᵀ and M differ
 COMPLEX = invertible(3, complex_=True)
@@ -213,38 +213,128 @@ class Raises(Mine):
         return super().forward(A, axis)
 
 
-class SwappedOnly(StarAlgebra):
-    def transpose(self, A: Any) -> Any:
-        return ct.matrix_transpose(A)
+def changed(method: str, change: Callable[..., Any]) -> type[StarAlgebra]:
+    """An algebra with a method whose result is changed, by a function of the result, the algebra and the arguments."""
+    own = getattr(StarAlgebra, method)
+    wrong = lambda self, *args, **options: change(own(self, *args, **options), self, *args, **options)  # noqa: E731
+    return type(f"wrong_{method}", (StarAlgebra,), {method: wrong})
 
 
-class TransposedAndScaled(StarAlgebra):
-    def transpose(self, A: Any) -> Any:
-        return 2 * super().transpose(A)
+def replaced(**changes: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Fields of a named tuple through functions."""
+    return lambda factors, *_, **__: factors._replace(
+        **{name: change(getattr(factors, name)) for name, change in changes.items()}
+    )
 
 
-class NormOfFaces(StarAlgebra):
-    def norm(self, A: Any) -> Any:
-        return ct.linalg.vector_norm(A, axis=(-2, -1))
+def times(factor: Any) -> Callable[..., Any]:
+    return lambda result, *_, **__: factor * result
 
 
-class RisingValues(StarAlgebra):
-    def svd(self, A: Any, rank: int | None = None) -> Any:
-        U, S, Vh = super().svd(A, rank)
-        return type(super().svd(A))(ct.flip(U, axis=-1), ct.flip(S, axis=-1), ct.flip(Vh, axis=-2))
+def flipped(axis: int) -> Callable[..., Any]:
+    return lambda A, *_, **__: ct.flip(A, axis=axis)
 
 
-class UnfoldedBackwards(StarAlgebra):
-    def unfold(self, A: Any) -> Any:
-        return super().unfold(ct.flip(A, axis=-3))
+def transposed(A: Any, *_: Any, **__: Any) -> Any:
+    return ct.matrix_transpose(A)
+
+
+def half_constant(A: Any, *_: Any, **__: Any) -> Any:
+    return (A + stop_gradient(A)) / 2
 
 
 FAULTS_OF_ALGEBRAS = [
-    (SwappedOnly, "transpose of faces"),
-    (TransposedAndScaled, "transpose twice"),
-    (NormOfFaces, "norm"),
-    (RisingValues, "singular values"),
-    (UnfoldedBackwards, "folding"),
+    (changed("transpose", lambda _, star, A: ct.matrix_transpose(A)), "transpose of faces"),
+    (changed("transpose", lambda _, star, A: ct.matrix_transpose(A)), "adjoint"),
+    (changed("transpose", times(2)), "transpose twice"),
+    (changed("norm", lambda _, star, A: ct.linalg.vector_norm(A, axis=(-2, -1))), "norm"),
+    (changed("svd", replaced(U=flipped(-1), S=flipped(-1), Vh=flipped(-2))), "singular values"),
+    (changed("unfold", lambda _, star, A: StarAlgebra.unfold(star, ct.flip(A, axis=-3))), "folding"),
+    (changed("qr", replaced(Q=times(2), R=times(0.5))), "t-QR"),
+    (changed("qr", replaced(R=times(2))), "t-QR"),
+    (changed("qr", lambda f, star, A: type(f)(star.polar(A).U, star.polar(A).P)), "t-QR"),
+    (changed("lu", replaced(P=times(2), L=times(0.5))), "t-LU"),
+    (changed("lu", replaced(P=times(-1), L=times(-1))), "t-LU"),
+    (changed("lu", replaced(L=times(2), U=times(0.5))), "t-LU"),
+    (changed("lu", replaced(U=transposed)), "t-LU"),
+    (changed("cholesky", times(2)), "t-Cholesky"),
+    (changed("cholesky", times(-1)), "t-Cholesky"),
+    (changed("cholesky", lambda _, star, A: star.sqrt(A)), "t-Cholesky"),
+    (changed("eigh", replaced(w=times(2))), "eigenvalues of A = Aᴴ"),
+    (changed("eigh", replaced(V=times(2))), "eigenvalues of A = Aᴴ"),
+    (changed("eigh", replaced(w=flipped(-1), V=flipped(-1))), "eigenvalues of A = Aᴴ"),
+    (changed("eig", replaced(w=flipped(-1))), "eigenvalues"),
+    (changed("eig", replaced(V=times(2))), "eigenvalues"),
+    (changed("eig", replaced(w=times(0), V=times(0))), "eigenvalues"),
+    (changed("polar", replaced(U=times(2), P=times(0.5))), "polar factors"),
+    (changed("polar", replaced(U=times(-1), P=times(-1))), "polar factors"),
+    (changed("polar", replaced(P=transposed)), "polar factors"),
+    (changed("lstsq", times(1.01)), "least squares"),
+    (
+        changed("lstsq", lambda X, star, A, B, ridge=0.0, rtol=None: star.pinv(A, rtol=rtol) @ B),
+        "least squares",
+    ),
+    (
+        changed(
+            "lstsq",
+            lambda X, star, A, B, ridge=0.0, rtol=None: X if ridge == 0 else star.lstsq(A, B, rtol=rtol),
+        ),
+        "least squares",
+    ),
+    (changed("low_rank", lambda X, star, A, rank: A), "Eckart-Young"),
+    (changed("low_rank", times(0.5)), "Eckart-Young"),
+    (
+        changed(
+            "svd",
+            lambda f, star, A, rank=None: (
+                f if rank is None else type(f)(*(StarAlgebra.svd(star, A).U[..., -rank:], f.S, f.Vh))
+            ),
+        ),
+        "Eckart-Young",
+    ),
+    (changed("svd_energy", lambda f, star, A, energy: StarAlgebra.svd_energy(star, A, 0.3)), "energy"),
+    (changed("svd_energy", lambda f, star, A, energy: StarAlgebra.svd_energy(star, A, 1.0)), "energy"),
+    (changed("svd_energy", replaced(S=times(2))), "energy"),
+    (changed("svd_energy", replaced(multirank=times(2))), "energy"),
+    (changed("compress", lambda _, star, A, energy: StarAlgebra.compress(star, A, 0.3)), "energy"),
+    (changed("svd_randomized", replaced(S=times(2))), "randomised SVD"),
+    (changed("svd_randomized", replaced(U=flipped(-1), S=flipped(-1), Vh=flipped(-2))), "randomised SVD"),
+    (changed("power", lambda X, star, A, p: A if p == 0 else X), "powers"),
+    (changed("power", lambda X, star, A, p: StarAlgebra.power(star, A, abs(p))), "powers"),
+    (changed("power", lambda X, star, A, p: A @ A @ A if p == 3 else X), "powers"),
+    (changed("exp", lambda _, star, A: star.apply(ct.exp, A)), "exponential and roots"),
+    (changed("log", times(-1)), "exponential and roots"),
+    (changed("sqrt", times(-1)), "exponential and roots"),
+    (changed("power", lambda X, star, A, p: A), "exponential and roots"),
+    (changed("exp", lambda _, star, A: ct.linalg.expm(A)), "functions of block matrices"),
+    (changed("det", lambda _, star, A: ct.linalg.det(A)), "functions of block matrices"),
+    (changed("trace", times(2)), "functions of block matrices"),
+    (changed("trace", lambda _, star, A: ct.sum(A, axis=(-2, -1))), "trace and determinant"),
+    (changed("det", lambda _, star, A: ct.linalg.det(A)), "trace and determinant"),
+    (changed("det", times(2)), "trace and determinant"),
+    (changed("spectral_norm", times(0.5)), "spectral norm"),
+    (
+        changed("spectral_norm", lambda _, star, A: ct.linalg.vector_norm(A, axis=(-3, -2, -1))),
+        "spectral norm",
+    ),
+    (changed("nuclear_norm", times(0.5)), "nuclear norm"),
+    (changed("nuclear_norm", times(2)), "nuclear norm"),
+    (changed("nuclear_norm", lambda _, star, A: star.spectral_norm(A)), "nuclear norm"),
+    (changed("singular_value_threshold", times(0.5)), "threshold of singular values"),
+    (changed("singular_value_threshold", lambda X, star, A, tau: A), "threshold of singular values"),
+    (
+        changed("singular_value_threshold", lambda X, star, A, tau: A - tau * star.polar(A).U),
+        "threshold of singular values",
+    ),
+    (changed("multirank", lambda r, star, A, rtol: r[..., ::-1]), "ranks"),
+    (changed("tubal_rank", lambda r, star, A, rtol: star.multirank(A, rtol).min(axis=-1)), "ranks"),
+    (changed("implicit_rank", times(2)), "ranks"),
+    (changed("average_rank", times(2)), "ranks"),
+    (changed("cond", times(2)), "condition number"),
+    *[(changed(f, half_constant), "gradients of functions") for f in ("sqrt", "log", "exp", "det", "pinv")],
+    *[(changed(f, half_constant), "gradients of factors") for f in ("cholesky", "low_rank", "nuclear_norm")],
+    (changed("qr", replaced(R=half_constant)), "gradients of factors"),
+    (changed("polar", replaced(U=half_constant)), "gradients of factors"),
 ]
 
 FAULTS: list[tuple[Callable[[], Transform], str]] = [
@@ -291,25 +381,41 @@ FAULTS: list[tuple[Callable[[], Transform], str]] = [
     (GradientStopped, "gradients of the product"),
     (DifferentiableOnce, "second derivatives"),
     (Raises, "linearity"),
+    (InverseIsTheTranspose, "t-QR"),
+    (InverseIsTheTranspose, "exponential and roots"),
+    (lambda: NoReflection(COMPLEX), "polar factors"),
+    (lambda: NoReflection(COMPLEX), "t-Cholesky"),
+    (lambda: NoReflection(COMPLEX), "least squares"),
+    (WrongScale, "nuclear norm"),
+    (WrongScale, "threshold of singular values"),
+    (WrongInverseMatrix, "functions of block matrices"),
+    (GradientDoubled, "gradients of functions"),
+    (GradientDoubled, "gradients of factors"),
+    (DifferentiableOnce, "gradients of functions"),
 ]
 
 
 @pytest.mark.parametrize("M", [SKEW, COMPLEX])
 def test_the_transform_without_fault_passes(M: Any) -> None:
-    check_algebra(StarAlgebra(Mine(M)), examples=5)
+    check_algebra(StarAlgebra(Mine(M)), examples=4)
+
+
+@pytest.fixture
+def unshrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first counterexample will do: the smallest takes most of the time."""
+    monkeypatch.setattr(_algebra, "_smallest", lambda star, outcome, *_: outcome.broken)
 
 
 @pytest.mark.parametrize(("make", "law"), FAULTS)
-def test_a_fault_breaks_its_law(make: Callable[[], Transform], law: str) -> None:
+def test_a_fault_breaks_its_law(make: Callable[[], Transform], law: str, unshrunk: None) -> None:
     with pytest.raises(LawError) as caught:
         check_algebra(StarAlgebra(make()), laws=[law], examples=10)
     message = str(caught.value)
     assert f"\n{law}: {LAWS[law].formula}\n" in message and f"Look here: {LAWS[law].look}." in message
-    assert len(message.splitlines()) < 30
 
 
 @pytest.mark.parametrize(("kind", "law"), FAULTS_OF_ALGEBRAS)
-def test_a_fault_of_an_algebra_breaks_its_law(kind: type[StarAlgebra], law: str) -> None:
+def test_a_fault_of_an_algebra_breaks_its_law(kind: type[StarAlgebra], law: str, unshrunk: None) -> None:
     with pytest.raises(LawError, match=f"\n{law}: "):
         check_algebra(kind(*algebra.fft(4).transforms), laws=[law], examples=10)
 
@@ -352,8 +458,10 @@ def test_the_table_of_a_report() -> None:
 
 
 def test_the_same_seed_gives_the_same_examples() -> None:
-    worst = [check_algebra(algebra.fft(4), examples=5, seed=s).rows[0].worst for s in (0, 0, 1)]
-    assert worst[0] == worst[1]
+    worst = [
+        check_algebra(algebra.fft(4), laws=["adjoint"], examples=5, seed=s).rows[0].worst for s in (0, 0, 1)
+    ]
+    assert worst[0] == worst[1] != worst[2]
     check_algebra(algebra.fft(4), laws=["identity"], examples=3, seed=None)
 
 
@@ -401,8 +509,8 @@ class Host(Mine):
 
 
 def test_another_device(pretend_device: Any) -> None:
-    for name in ("dct 5", "fft 4", "complex matrix 3"):
-        check_algebra(ALGEBRAS[name], examples=3, device="pretend")
+    for name in ("fft 4", "complex projected 4 to 2"):
+        check_algebra(EVERY[name], examples=2, device="pretend")
     with pytest.raises(LawError, match="devices: results live where their operands do"):
         check_algebra(StarAlgebra(Host()), laws=["devices"], examples=3, device="pretend")
 
