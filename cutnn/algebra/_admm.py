@@ -28,6 +28,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra._faces import Faces
+from cutnn.array._faces_pool import FLOPS, by_faces
 from cutnn.device import namespace, to_host
 
 if TYPE_CHECKING:
@@ -304,7 +305,8 @@ class _Step:
         xp.add(V, U, out=S)
         faces = Faces(star, S)
         kernel = _by_gram if self.largest * mu < self.allowed else _by_svd
-        thresholded, values = faces.map(lambda x: kernel(x, 1 / mu))
+        flops = FLOPS["eigh" if kernel is _by_gram else "svd"]
+        thresholded, values = faces.map(lambda x: by_faces(lambda part: kernel(part, 1 / mu), flops, x))
         L = faces.tensor(thresholded)
         V -= L
         xp.multiply(V, RELAXATION, out=S)

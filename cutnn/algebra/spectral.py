@@ -22,7 +22,15 @@ from cutnn import array as ct
 from cutnn.algebra import _checks as check
 from cutnn.algebra._faces import Faces
 from cutnn.array._products import adjoint
-from cutnn.array._spectral import DomainError, factors_of, nuclear_norm, pinv_above
+from cutnn.array._spectral import (
+    DomainError,
+    factors_of,
+    frobenius,
+    inverse_above,
+    inverse_of_full_rank,
+    nuclear_norm,
+    pinv_of,
+)
 from cutnn.device import namespace
 from cutnn.tape import raw
 
@@ -412,10 +420,15 @@ def _function(star: StarAlgebra, name: str, A: Any, function: Callable[[Any, Any
 
 
 def _pseudoinverse(faces: Faces, parts: Any, rtol: float | None) -> Any:
-    """Of the faces, or of others in their place; one SVD, and a cutoff relative to the largest value of a tensor."""
-    factors = [factors_of(x) for x in parts]
-    cutoff = _cutoff(faces, [s for _, s, _ in factors], parts[0].shape[-2:], rtol)
-    return faces.joined([pinv_above(x, f, cutoff) for x, f in zip(parts, factors, strict=True)])
+    """Of the faces, or of others in their place; singular values are cut beside the largest one of a tensor."""
+    shape = parts[0].shape[-2:]
+    above = _cutoff(faces, [frobenius(x) for x in parts], shape, rtol)
+    inverses = [inverse_of_full_rank(x, above) for x in parts]
+    if any(inverse is None for inverse in inverses):
+        factors = [factors_of(x) for x in parts]
+        cutoff = _cutoff(faces, [s for _, s, _ in factors], shape, rtol)
+        inverses = [inverse_above(f, cutoff) for f in factors]
+    return faces.joined([pinv_of(x, inverse) for x, inverse in zip(parts, inverses, strict=True)])
 
 
 def _cutoff(faces: Faces, values: Any, shape: Any, rtol: float | None) -> Any:

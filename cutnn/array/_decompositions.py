@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy
 
 from cutnn.array._define import fit
+from cutnn.array._faces_pool import FLOPS, by_faces, linalg
 from cutnn.array._products import adjoint, column, from_diagonal, inv, row, solve
 from cutnn.array.elementwise import conj, real, where
 from cutnn.array.manipulation import concat
@@ -51,7 +52,7 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Any:
     array([[2., 0.],
            [1., 2.]])
     """
-    return namespace(x).linalg.cholesky(x, upper=upper)
+    return linalg("cholesky", x, upper=upper)
 
 
 # ------------------------------------------------------------------------------------------------------- lu
@@ -196,7 +197,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> Any:
     The gradient needs full rank, for a wide matrix of its leading square: LinAlgError where a column depends on those
     before it, to rounding. In mode "complete" that of a tall matrix raises NotDifferentiableError.
     """
-    return namespace(x).linalg.qr(x, mode=mode)
+    return linalg("qr", x, mode=mode)
 
 
 # ----------------------------------------------------------------------------------------------- eigenvalues
@@ -220,7 +221,7 @@ def eigh(x: Any, /) -> Any:
     w ascends. Only one triangle of x is read, and its gradient is Hermitian. Where eigenvalues are equal, see
     the top of this file: gradients are finite.
     """
-    return namespace(x).linalg.eigh(x)
+    return linalg("eigh", x)
 
 
 def eigvalsh(x: Any, /) -> Any:
@@ -230,7 +231,7 @@ def eigvalsh(x: Any, /) -> Any:
     >>> ct.linalg.eigvalsh(ct.asarray([[0.0, 2.0], [2.0, 0.0]]))
     array([-2.,  2.])
     """
-    return eigh(x)[0] if type(x) is Traced else namespace(x).linalg.eigvalsh(x)
+    return eigh(x)[0] if type(x) is Traced else linalg("eigvalsh", x)
 
 
 class EigResult(NamedTuple):
@@ -261,9 +262,13 @@ def eig(x: Any, /) -> Any:
     near such matrices it grows without bound. As in version 2025.12 of the Python array API standard.
     """
     xp = namespace(x)
-    w, v = xp.linalg.eig(x)
     dtype = xp.result_type(x.dtype, xp.complex64)
-    return EigResult(w.astype(dtype, copy=False), v.astype(dtype, copy=False))
+
+    def complex_eig(x: Any) -> Any:  # NumPy's is real where all eigenvalues are
+        w, v = xp.linalg.eig(x)
+        return w.astype(dtype, copy=False), v.astype(dtype, copy=False)
+
+    return EigResult(*by_faces(complex_eig, FLOPS["eig"], x))
 
 
 def eigvals(x: Any, /) -> Any:
@@ -307,7 +312,7 @@ def _svd_rule(g: Any, ans: Any) -> Any:
 
 @primitive(x=_svd_rule)
 def _svd(x: Any) -> Any:
-    return namespace(x).linalg.svd(x, full_matrices=False)
+    return linalg("svd", x, full_matrices=False)
 
 
 def _projected_svd_rule(g: Any, ans: Any, x: Any, steps: int) -> Any:
@@ -353,7 +358,7 @@ def _full_svd_rule(g: Any, x: Any) -> Any:
 
 @primitive(x=_full_svd_rule)
 def _full_svd(x: Any) -> Any:
-    return namespace(x).linalg.svd(x, full_matrices=True)
+    return linalg("svd", x, full_matrices=True)
 
 
 def svd(x: Any, /, *, full_matrices: bool = True) -> Any:
@@ -383,7 +388,7 @@ def svdvals(x: Any, /) -> Any:
            [0., 1.]])
     """
     if type(x) is not Traced:
-        return namespace(x).linalg.svdvals(x)
+        return linalg("svdvals", x)
     return _nonnegative(_svd(x)[1])
 
 

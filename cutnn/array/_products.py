@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 
 from cutnn.array._define import _library_function, fit
+from cutnn.array._faces_pool import linalg
 from cutnn.array._linear import explain, linear, normal_axes
 from cutnn.array.elementwise import conj, multiply
 from cutnn.array.manipulation import broadcast_to, expand_dims, permute_dims, reshape, squeeze
@@ -206,7 +207,7 @@ def inv(x: Any, /) -> Any:
 
     Raises LinAlgError on NumPy where a matrix is exactly singular.
     """
-    return namespace(x).linalg.inv(x)
+    return linalg("inv", x)
 
 
 # -------------------------------------------------------------------------------------------------- helpers
@@ -314,8 +315,8 @@ def _solve_rule(g: Any, ans: Any, matrices: tuple[Any, Any]) -> tuple[Any, Any]:
 @primitive(matrices=_solve_rule)
 def _solve(*matrices: Any) -> Any:
     x1, x2 = matrices
-    xp = namespace(x1, x2)
-    if x1.shape[:-2] != x2.shape[:-2]:  # CuPy's solve does not broadcast
-        batch = numpy.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
-        x1, x2 = broadcast_to(x1, (*batch, *x1.shape[-2:])), broadcast_to(x2, (*batch, *x2.shape[-2:]))
-    return xp.linalg.solve(x1, x2)
+    if x1.shape[:-2] == x2.shape[:-2]:
+        return linalg("solve", x1, x2)
+    batch = numpy.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # CuPy's solve does not broadcast
+    x1, x2 = broadcast_to(x1, (*batch, *x1.shape[-2:])), broadcast_to(x2, (*batch, *x2.shape[-2:]))
+    return namespace(x1, x2).linalg.solve(x1, x2)

@@ -20,6 +20,7 @@ import numpy
 
 from cutnn.array._define import fit
 from cutnn.array._differences import Log, Power, Shrink, Step
+from cutnn.array._faces_pool import FLOPS, by_faces, linalg
 from cutnn.array._products import adjoint, column, row
 from cutnn.array.data_types import astype
 from cutnn.array.elementwise import conj, real
@@ -57,7 +58,7 @@ def svt(x: Any, /, tau: Any) -> Any:
 @constant
 def factors_of(x: Any) -> Any:
     """U, S, Vh of x, without derivative."""
-    return tuple(namespace(x).linalg.svd(x, full_matrices=False))
+    return tuple(linalg("svd", x, full_matrices=False))
 
 
 @constant
@@ -138,7 +139,7 @@ def _odd_second(x: Any, e: Any, h: Any, tau: Any, kind: Any) -> Any:
     """The second derivative of `_odd` at x in the directions e and h."""
     xp = namespace(x)
     rows, columns = x.shape[-2:]
-    u, s, vh = xp.linalg.svd(x, full_matrices=True)
+    u, s, vh = linalg("svd", x, full_matrices=True)
     v, k = adjoint(vh), s.shape[-1]
     left, right = u[..., :k] / 2**0.5, v[..., :k] / 2**0.5
     # The eigenvectors of [[0, x], [xᴴ, 0]]: their upper and their lower part.
@@ -234,11 +235,14 @@ def pinv(x: Any, /, *, rtol: Any = None) -> Any:
     Singular values up to rtol times the largest count as 0; rtol is max(l, m) eps unless given. The gradient is
     along changes that keep the rank: where the rank can rise, the inverse jumps.
     """
-    factors = factors_of(x)
-    s = factors[1]
     if rtol is None:
-        rtol = max(x.shape[-2:]) * float(namespace(s).finfo(s.dtype).eps)
-    return pinv_above(x, factors, (rtol[..., None] if hasattr(rtol, "shape") else rtol) * s[..., :1])
+        rtol = max(x.shape[-2:]) * float(namespace(raw(x)).finfo(x.dtype).eps)
+    rtol = rtol[..., None] if hasattr(rtol, "shape") else rtol
+    inverse = inverse_of_full_rank(x, rtol * frobenius(x))
+    if inverse is not None:
+        return pinv_of(x, inverse)
+    factors = factors_of(x)
+    return pinv_of(x, inverse_above(factors, rtol * factors[1][..., :1]))
 
 
 def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
@@ -250,12 +254,55 @@ def _pinv_rule(g: Any, ans: Any, x: Any) -> Any:
 
 
 @primitive(x=_pinv_rule)
-def pinv_above(x: Any, factors: Any, cutoff: Any) -> Any:
-    """The pseudoinverse from the factors U, S, Vh of x, singular values up to the cutoff, (*batch, 1), being 0."""
+def pinv_of(x: Any, inverse: Any) -> Any:
+    """The pseudoinverse of x, which has been found already, with its derivatives."""
+    return inverse
+
+
+@constant
+def inverse_above(factors: Any, cutoff: Any) -> Any:
+    """The pseudoinverse from the factors U, S, Vh, singular values up to the cutoff, (*batch, 1), being 0."""
     u, s, vh = factors
-    xp = namespace(x)
+    xp = namespace(s)
     kept = s > cutoff
     return (adjoint(vh) * row(xp.where(kept, 1 / xp.where(kept, s, 1), 0))) @ adjoint(u)
+
+
+@constant
+def frobenius(x: Any) -> Any:
+    """The Frobenius norm of each matrix, (*batch, 1); infinite where squares overflow."""
+    with numpy.errstate(over="ignore", under="ignore"):
+        return namespace(x).linalg.vector_norm(x, axis=(-2, -1))[..., None]
+
+
+@constant
+def inverse_of_full_rank(x: Any, cutoff: Any) -> Any:
+    """The pseudoinverses of matrices that are well conditioned, all singular values above the cutoff, else None.
+
+    By the inverse, or QR: a sixth of the time that an SVD takes. The cutoff is (*batch, 1) or a number. 1 / ‖x⁺‖_F is
+    a lower bound of the singular values, known to half of the digits, as the condition number is no larger than that.
+    """
+    if not x.size:
+        return None
+    xp, wide = namespace(x), x.shape[-2] < x.shape[-1]
+    try:
+        inverse = by_faces(_inverse_by_qr, FLOPS["qr"], adjoint(x) if wide else x)
+    except numpy.linalg.LinAlgError:
+        return None
+    inverse = adjoint(inverse) if wide else inverse
+    size = frobenius(inverse)
+    with numpy.errstate(over="ignore", invalid="ignore"):
+        certain = (size * cutoff < 0.99) & (size * frobenius(x) < xp.finfo(x.dtype).eps ** -0.5)
+    return inverse if bool(xp.all(certain)) else None  # nan is neither
+
+
+def _inverse_by_qr(x: Any) -> Any:
+    """The pseudoinverses of matrices that are square, or tall and of full rank."""
+    xp = namespace(x)
+    if x.shape[-2] == x.shape[-1]:
+        return xp.linalg.inv(x)
+    q, r = xp.linalg.qr(x)
+    return xp.linalg.inv(r) @ adjoint(q)
 
 
 # -------------------------------------------------------------------------- functions of Hermitian matrices
@@ -286,7 +333,7 @@ class DomainError(numpy.linalg.LinAlgError):
 def _spectrum(x: Any, what: str, positive: bool, atol: Any) -> Any:
     """The eigenvalues, those that are 0 to rounding made so, and the eigenvectors."""
     xp = namespace(x)
-    w, v = xp.linalg.eigh(x)
+    w, v = linalg("eigh", x)
     cutoff = _cutoff(abs(w), atol)
     outside = w <= cutoff if positive else w < -cutoff
     if bool(xp.any(outside)):

@@ -152,6 +152,9 @@ def test_pinv_cuts_beside_the_largest_face() -> None:
     A = star.inverse(np.array([1.0, 1e-3, 0.0]).reshape(3, 1, 1) + 0j)  # a face that rounding alone fills
     near(star.forward(star.pinv(A))[:, 0, 0].real, [1.0, 1e3, 0])
     near(star.forward(star.pinv(A, rtol=1e-2))[:, 0, 0].real, [1.0, 0, 0])
+    near(
+        star.forward(star.pinv(A + star.eye(1) * 0.1, rtol=0.5))[:, 0, 0].real, [1 / 1.1, 0, 0]
+    )  # all regular
     zero = star.zeros(2, 3)
     assert np.array_equal(star.pinv(zero), star.zeros(3, 2))
 

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
 from cutnn import linalg
-from cutnn.array import _differences
+from cutnn.array import _differences, _spectral
 from cutnn.tape import NotDifferentiableError
 from tests.gradcheck import check
 
@@ -53,6 +53,18 @@ def with_eigenvalues(w: Any, dtype: Any, batch: Any = ()) -> Any:
 def each(f: Any, x: Any) -> Any:
     """f of each matrix of a batch."""
     return np.stack([f(a) for a in x.reshape(-1, *x.shape[-2:])]).reshape(x.shape)
+
+
+def with_values(values: np.ndarray, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """Random matrices with these singular values."""
+    rng, k = np.random.default_rng(0), values.shape[-1]
+    factors = []
+    for rows in shape:
+        z = rng.standard_normal((len(values), rows, k))
+        if np.dtype(dtype).kind == "c":
+            z = z + 1j * rng.standard_normal(z.shape)
+        factors.append(np.linalg.qr(z)[0])
+    return ((factors[0] * values[:, None, :]) @ factors[1].conj().mT).astype(dtype)
 
 
 def relative(x: Any, y: Any, tolerance: float = 1e-12) -> None:
@@ -381,6 +393,38 @@ def test_pinv_counts_small_values_as_0() -> None:
     np.testing.assert_allclose(linalg.pinv(x, rtol=np.array([1e-2, 0.1]))[0], np.diag([1, 0]))
     assert linalg.pinv(np.zeros((2, 3))).shape == (3, 2) and not linalg.pinv(np.zeros((2, 3))).any()
     assert linalg.pinv(np.zeros((2, 0))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("shape", [(5, 5), (9, 5), (5, 9), (1, 1), (4, 1)])
+def test_pinv_by_the_inverse_agrees_with_that_by_the_svd(shape: tuple[int, int], dtype: str) -> None:
+    k, eps, roads = min(shape), float(np.finfo(dtype).eps), set()
+    for condition in (1.0, 1e2, 1e6, 1e-1 / eps):
+        values = np.geomspace(1, 1 / condition, k) if k > 1 else np.array([1 / condition])
+        x = with_values(np.tile(values, (3, 1)), shape, dtype)
+        inverse = _spectral.inverse_of_full_rank(x, 0.0)
+        roads.add(inverse is None)
+        u, s, vh = np.linalg.svd(x, full_matrices=False)
+        expected = (vh.conj().mT / s[:, None, :]) @ u.conj().mT
+        error = np.abs(linalg.pinv(x, rtol=0.0) - expected).max() / np.abs(expected).max()
+        assert error < 100 * eps * (condition if k > 1 else 1)
+        assert linalg.pinv(x).dtype == x.dtype
+    assert roads == ({False, True} if k > 1 else {False})  # both were taken
+
+
+def test_pinv_cuts_where_the_inverse_would_not() -> None:
+    values = np.array([[1.0, 0.5, 0.2], [8.0, 4.0, 2.0]])
+    for shape in ((3, 3), (5, 3), (3, 5)):
+        x = with_values(values, shape, "float64")
+        for rtol, ranks in ((0.19, (3, 3)), (0.22, (2, 3)), (0.3, (2, 2)), (np.array([0.6, 0.19]), (1, 3))):
+            assert np.linalg.matrix_rank(linalg.pinv(x, rtol=rtol), rtol=1e-9).tolist() == list(ranks)
+    assert not linalg.pinv(np.ones((1, 1)), rtol=1.0).any()  # not above
+
+
+def test_pinv_of_huge_and_tiny_numbers() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 4))
+    for scale in (1e-290, 1e-200, 1e-157, 1e150, 1e200, 1e290):
+        relative(linalg.pinv(scale * x) * scale, linalg.pinv(x), 1e-11)
 
 
 # ------------------------------------------------------------------------------------------ precision, devices
