@@ -71,12 +71,12 @@ def _(star: StarAlgebra, B: Any) -> Sides:
 
 @_law(
     "eigenvalues of A = Aᴴ",
-    "A ★ V = V ★ diagonal(w), Vᴴ ★ V = I, faces of ŵ are real and ascending, for A = B + Bᴴ",
+    "A ★ V = V ★ diagonal(w), Vᴴ ★ V = I, faces of ŵ are real and ascending, for A = B ★ Bᴴ - c I",
     "mm",
     REFLECTION,
 )
 def _(star: StarAlgebra, B: Any) -> Sides:
-    A = B + star.transpose(B)
+    A = _gram(star, B, (_largest_value(star, B) / 2) ** 2)
     w, V = star.eigh(A)
     D = star.diagonal(w)
     yield star(A, V), star(V, D), size(star, A, V) + size(star, V, D)
@@ -88,7 +88,7 @@ def _(star: StarAlgebra, B: Any) -> Sides:
 
 @_law(
     "eigenvalues",
-    "A ★ V = V ★ diagonal(w), Σ w = trace(A), columns of faces of V̂ have length 1",
+    "A ★ V = V ★ diagonal(w), Σ w = trace(A), Σ w ★ w = trace(A ★ A), columns of faces of V̂ have length 1",
     "mm",
     APART,
 )
@@ -97,6 +97,7 @@ def _(star: StarAlgebra, A: Any) -> Sides:
     D = star.diagonal(w)
     yield star(A, V), star(V, D), size(star, A, V) + size(star, V, D)
     yield ct.sum(w, axis=-1), star.trace(A), size(star, A) * _grown(star)
+    yield star.trace(star(D, D)), star.trace(star(A, A)), (size(star, D, D) + size(star, A, A)) * _grown(star)
     lengths = host(ct.linalg.vector_norm(star.forward(V), axis=-2))
     yield lengths, np.ones_like(lengths), _norms(star)[0] * size(star, V)
 
@@ -506,7 +507,8 @@ def _scaled(star: StarAlgebra, A: Any) -> Any:
     return A / (_largest_value(star, A) or 1.0)
 
 
-def _gram(star: StarAlgebra, B: Any) -> Any:
-    """B ★ Bᴴ, its own transpose to rounding whatever M."""
+def _gram(star: StarAlgebra, B: Any, c: float = 0.0) -> Any:
+    """B ★ Bᴴ - c I, its own transpose to rounding whatever M."""
     A = star(B, star.transpose(B))
+    A = A - c * _eye(star, A.shape[-1], A)
     return (A + star.transpose(A)) / 2

@@ -75,60 +75,22 @@ def tolerance(A: Any, double: float = 1e-12) -> float:
 
 
 @every_algebra
-@fewer
-@given(make=tensors(square=True))
-def test_eigh_factors_a_hermitian_tensor(name: str, make: Any) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+def test_shapes_and_dtypes_of_factors(name: str, dtype: Any) -> None:
+    """What they multiply to is among the laws of the algebra."""
     star = ALGEBRAS[name]
-    A = make(star)
-    A = A + star.transpose(A)
-    w, V = star.eigh(A)
-    real = all(t.real for t in star.transforms)
-    assert V.dtype == result_type(star, A) and w.dtype == (V.real.dtype if real else V.dtype)
-    assert w.shape == A.shape[:-1]
-    relative(star(V, star.diagonal(w), star.transpose(V)), A, tolerance(A))
-    relative(star(star.transpose(V), V), 0 * A + star.eye(A.shape[-1]), tolerance(A))
-    values = spectrum(star, w)
-    size = np.max(np.abs(values), initial=1)
-    assert (
-        np.all(np.diff(values.real) >= -tolerance(A) * size)
-        and np.max(np.abs(values.imag)) <= tolerance(A) * size
-    )
-
-
-@every_algebra
-@fewer
-@given(make=tensors(square=True))
-def test_eig_factors_any_tensor(name: str, make: Any) -> None:
-    star = ALGEBRAS[name]
-    A = make(star)
+    A = star.random(3, 3, (2,), seed=0, dtype=dtype)
+    B = A[..., :2]
+    same, real = result_type(star, A), all(t.real for t in star.transforms)
+    w, V = star.eigh(A + star.transpose(A))
+    assert V.dtype == same and w.dtype == (V.real.dtype if real else same)
+    assert w.shape == A.shape[:-1] and V.shape == A.shape
     w, V = star.eig(A)
-    assert w.dtype == V.dtype == np.result_type(A.dtype, np.complex64) and w.shape == A.shape[:-1]
-    relative(star(A, V), star(V, star.diagonal(w)), tolerance(A))
-    faces = star.to_matrix(wide(A))
-    total, squares = (np.sum(spectrum(star, w) ** k, axis=(-2, -1)) for k in (1, 2))
-    size = 1 + np.max(np.abs(squares), initial=1)
-    np.testing.assert_allclose(total, np.trace(faces, axis1=-2, axis2=-1), atol=tolerance(A) * 100 * size)
-    np.testing.assert_allclose(
-        squares, np.trace(faces @ faces, axis1=-2, axis2=-1), atol=tolerance(A) * 100 * size
-    )
-
-
-@every_algebra
-@fewer
-@given(make=tensors(), side=st.sampled_from(["left", "right"]))
-def test_polar_factors(name: str, make: Any, side: str) -> None:
-    star = ALGEBRAS[name]
-    A = make(star)
-    U, P = star.polar(A, side=side)
-    assert U.dtype == P.dtype == result_type(star, A) and U.shape == A.shape
-    relative(star(U, P) if side == "right" else star(P, U), A, tolerance(A))
-    relative(star.transpose(P), P, tolerance(A))
-    values = spectrum(star, star.eigh(P).w).real
-    assert np.min(values) >= -tolerance(A) * np.max(values, initial=1)
-    rows, columns = A.shape[-2:]
-    Uh = star.transpose(U)
-    product = star(Uh, U) if rows >= columns else star(U, Uh)
-    relative(product, 0 * product + star.eye(min(rows, columns)), tolerance(A))
+    assert w.dtype == V.dtype == np.result_type(dtype, np.complex64)
+    assert w.shape == A.shape[:-1] and V.shape == A.shape
+    for side, k in (("right", 2), ("left", 3)):
+        U, P = star.polar(B, side=side)
+        assert U.dtype == P.dtype == same and U.shape == B.shape and P.shape == (*A.shape[:-2], k, k)
 
 
 # ---------------------------------------------------------------------------------------------- least squares
@@ -395,8 +357,15 @@ def test_gradients_of_second_order() -> None:
 CLUSTERS = [[1.0, 1.0], [1.0, 1.0 + 1e-15], [1.0, 1.0 - 1e-12], [1.0, 1.0 + 1e-9], [1.0, 1.0 + 1e-6]]
 
 
-@every_delicate
-@pytest.mark.parametrize("values", CLUSTERS, ids=str)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (name, values)
+        for name in DELICATE
+        for values in (CLUSTERS if name in ("fft 4", "real matrix 4", "complex matrix 3") else CLUSTERS[2:3])
+    ],
+    ids=str,
+)
 def test_gradients_at_clustered_values(name: str, values: Any) -> None:
     """Equal, and with gaps from 1e-15 on, where the derivatives of the factors are lost or infinite."""
     star = ALGEBRAS[name]

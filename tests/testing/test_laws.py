@@ -417,7 +417,7 @@ def test_a_fault_breaks_its_law(make: Callable[[], Transform], law: str, unshrun
 @pytest.mark.parametrize(("kind", "law"), FAULTS_OF_ALGEBRAS)
 def test_a_fault_of_an_algebra_breaks_its_law(kind: type[StarAlgebra], law: str, unshrunk: None) -> None:
     with pytest.raises(LawError, match=f"\n{law}: "):
-        check_algebra(kind(*algebra.fft(4).transforms), laws=[law], examples=10)
+        check_algebra(kind(*algebra.fft(4).transforms), laws=[law], examples=20)
 
 
 def test_every_law_has_a_fault_that_breaks_it() -> None:
