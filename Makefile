@@ -16,6 +16,10 @@ help:  ## this list
 demo: $(VENV)/.demo  ## train the four networks of examples/mnist_classify.py on data that needs no download
 	CUTNN_DEVICE=$${CUTNN_DEVICE:-auto} $(BIN)/python examples/mnist_classify.py
 
+# The matrices of the tests are small: one thread is as fast, and beside other programs much faster, since threads of
+# OpenBLAS wait for one another.
+test test-long: export OPENBLAS_NUM_THREADS ?= 1
+
 test: lint  ## lint, types, the contract of the rooms, then the tests under a fixed seed
 	@echo '== tests'
 	$(BIN)/python -m pytest
