@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import signal
-import subprocess
 import sys
-import time
 
 import mnist_autoencoder as script
 import numpy as np
@@ -16,7 +13,7 @@ from _experiment import ALGEBRAS
 
 import cutnn as ct
 from cutnn import algebra, data, nn, train
-from tests.examples.runs import interrupt, results, rows
+from tests.examples.runs import interrupt, interrupted, results, rows
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -219,14 +216,9 @@ def test_a_finished_run_is_read_back_and_not_trained_again(tmp_path, monkeypatch
 
 
 def test_a_real_ctrl_c_ends_the_run_with_a_word(tmp_path):
-    command = [sys.executable, "-u", script.__file__, "--epochs", "10000", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        first = process.stdout.readline()
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        out = process.communicate(timeout=60)[0]
+    out, first, status = interrupted(script.__file__, "--epochs", "10000", "--out", str(tmp_path))
     assert "digits: 1,197 training" in first
-    assert process.returncode == 130 and "Traceback" not in out and "interrupted" in out
+    assert status == 130 and "Traceback" not in out and "interrupted" in out
 
 
 def test_without_matplotlib_there_is_a_table_and_no_picture(tmp_path, capsys, monkeypatch):

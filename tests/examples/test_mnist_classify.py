@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-import signal
-import subprocess
 import sys
-import time
 
 import mnist_classify as script
 import numpy as np
@@ -15,7 +12,7 @@ import pytest
 from _experiment import ALGEBRAS
 
 from cutnn import algebra, data, nn, train
-from tests.examples.runs import interrupt, results, rows
+from tests.examples.runs import interrupt, interrupted, results, rows
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
@@ -153,14 +150,9 @@ def test_ctrl_c_at_any_moment_is_no_traceback_and_the_same_command_ends_with_the
 
 
 def test_a_real_ctrl_c_ends_the_run_with_a_word(tmp_path):
-    command = [sys.executable, "-u", script.__file__, "--epochs", "10000", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        first = process.stdout.readline()
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        out = process.communicate(timeout=60)[0]
+    out, first, status = interrupted(script.__file__, "--epochs", "10000", "--out", str(tmp_path))
     assert "digits: 1,197 training" in first
-    assert process.returncode == 130 and "Traceback" not in out and "interrupted" in out
+    assert status == 130 and "Traceback" not in out and "interrupted" in out
 
 
 def test_a_finished_run_is_read_back_and_fresh_trains_anew(tmp_path, monkeypatch, no_pictures):
