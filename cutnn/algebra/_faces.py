@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutnn import array as ct
+from cutnn.array._faces_pool import one_thread
 from cutnn.device import namespace
 from cutnn.tape import raw
 
@@ -47,7 +48,8 @@ class Spectrum:
             faces = ct.take(faces, places.on("half", faces), axis=-3)
             if places.half_mirrored is not None:  # where several axes are Fourier's
                 faces = ct.where(places.on("half_mirrored", faces), ct.conj(faces), faces)
-        return star.inverse(ct.reshape(faces, (*faces.shape[:-3], *shape, *faces.shape[-2:])))
+        with one_thread(_is_light(star, faces)):
+            return star.inverse(ct.reshape(faces, (*faces.shape[:-3], *shape, *faces.shape[-2:])))
 
     def tubes(self, numbers: Any) -> Any:
         """The k tubes (*batch, *shape, k) whose transforms have these entries, (*batch, faces, k)."""
@@ -108,7 +110,8 @@ class Faces(Spectrum):
         super().__init__(
             star, star.half_shape != star.face_shape and A.dtype.kind != "c", len(A.shape) - tubes - 2
         )
-        A_hat = star.forward(A)
+        with one_thread(_is_light(star, A)):
+            A_hat = star.forward(A)
         n = math.prod(star.half_shape if self.halved else star.face_shape)
         faces = ct.reshape(A_hat, (*A_hat.shape[: self.lead], n, *A_hat.shape[-2:]))
         self.parts = [faces]
@@ -146,6 +149,11 @@ def like(x: np.ndarray, other: Any) -> Any:
 
 
 # -------------------------------------------------------------------------------------------------- helpers
+
+
+def _is_light(star: StarAlgebra, A: Any) -> bool:
+    """Whether the transforms of A, 2 n operations an entry, take less than what is done with its faces, many l."""
+    return star.n <= 8 * max(A.shape[-2:])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
