@@ -576,6 +576,15 @@ def test_a_callback_sees_the_state_and_may_end_it() -> None:
     assert [s.primal for s in states] == result.history["primal"].tolist()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises also where the tests were started in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_ctrl_c_gives_what_there_is(kind: str) -> None:
     star = algebra.dct(5)
