@@ -37,6 +37,7 @@ from cutnn.device import namespace
 FLOPS = {"svd": 22, "svdvals": 4, "eig": 25, "eigh": 9, "eigvalsh": 4 / 3}
 FLOPS |= {"qr": 4, "inv": 2, "solve": 2, "cholesky": 1 / 3}
 _WORTH_FLOPS = 2e7  # about 4 ms on one core: waking a thread takes 0.1 ms, on a busy machine a few
+_THREADED_FLOPS = 1e5  # LAPACK takes no threads for less
 _PIECES = 4  # that a thread takes one after the other: on a busy machine one may be slower than the other
 
 
@@ -60,7 +61,10 @@ def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
     count = math.prod(batch)
     work = flops * count * rows * columns * min(rows, columns) * (4 if first.dtype.kind == "c" else 1)
     if work < _WORTH_FLOPS:
-        return function(*arrays)
+        if work < _THREADED_FLOPS:
+            return function(*arrays)
+        with one_thread():
+            return function(*arrays)
     blas = _openblas()
     if blas is None or not _turn.acquire(blocking=False):  # another call is at it, perhaps the one we are in
         return function(*arrays)
