@@ -134,17 +134,17 @@ def _work(xp: Any, operation: str, A: Any, forward: Any, inverse: Any, svd: Any,
         case "pinv":
             return Work(t_pinv, lambda: [np.asarray(t_pinv())])
         case _:
-            pca = _robust_pca(xp, A, threshold, largest)
+            pca = _robust_pca(xp, A, max(A.shape[-2:]), threshold, largest)
             return Work(pca, lambda: [np.asarray(pca())])
 
 
-def _robust_pca(xp: Any, A: Any, threshold: Any, largest: Any) -> Callable[[], Any]:
+def _robust_pca(xp: Any, A: Any, side: int, threshold: Any, largest: Any) -> Callable[[], Any]:
     """L after the iterations of `cutnn.algebra._admm`, which says what they are."""
 
     def call() -> Any:
         scale = largest()
         X = A / scale
-        weight = max(A.shape[-2:]) ** -0.5
+        weight = side**-0.5
         E = U = xp.zeros_like(X)
         for _ in range(ITERATIONS):
             L = threshold(X - E + U, 1 / PENALTY)
@@ -215,7 +215,7 @@ def _tubes_last(operation: str, A: np.ndarray, forward: Any, inverse: Any, svd: 
         case "pinv":
             return Work(t_pinv, lambda: [t_pinv().transpose(2, 0, 1)])
         case _:
-            pca = _robust_pca(np, A, threshold, lambda: faces(A)[1].max())
+            pca = _robust_pca(np, A, max(A.shape[:2]), threshold, lambda: faces(A)[1].max())
             return Work(pca, lambda: [pca().transpose(2, 0, 1)])
 
 
