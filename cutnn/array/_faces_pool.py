@@ -60,47 +60,38 @@ def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
     *batch, rows, columns = first.shape
     count = math.prod(batch)
     work = flops * count * rows * columns * min(rows, columns) * (4 if first.dtype.kind == "c" else 1)
-    if work < _WORTH_FLOPS:
-        if work < _THREADED_FLOPS:
-            return function(*arrays)
-        with one_thread():
-            return function(*arrays)
-    blas = _openblas()
-    if blas is None or not _turn.acquire(blocking=False):  # another call is at it, perhaps the one we are in
+    shared = work >= _WORTH_FLOPS
+    if not shared and work < _THREADED_FLOPS:
         return function(*arrays)
-    try:
-        threads = blas.get_threads()
-        if (
-            threads == 1 or count < threads
-        ):  # a few large matrices: OpenBLAS has the better use for its threads
+    blas = _openblas()
+    if shared and blas is not None and count < blas.get_threads():
+        return function(*arrays)  # a few large matrices: OpenBLAS has the better use for its threads
+    with one_thread() as threads:
+        if threads == 1 or not shared:
             return function(*arrays)
-        _held.append(threads)
-        blas.set_threads(1)
-        try:
-            task = _Task(function, [x.reshape(count, *x.shape[len(batch) :]) for x in arrays], threads)
-            return task.run(tuple(batch))
-        finally:
-            blas.set_threads(_held.pop())
-    finally:
-        _turn.release()
+        task = _Task(function, [x.reshape(count, *x.shape[len(batch) :]) for x in arrays], threads)
+        return task.run(tuple(batch))
 
 
 @contextlib.contextmanager
-def one_thread(worth: bool = True) -> Iterator[None]:
-    """Hold OpenBLAS to the calling thread, for products between two calls of `by_faces`.
+def one_thread(worth: bool = True) -> Iterator[int]:
+    """Hold OpenBLAS to the calling thread, and say how many it had: 1 too where another call, or nobody, holds it.
+
+    It is for `by_faces`, and for products between two calls of it.
 
     After a product its threads wait for the next one with a busy loop of 26 ms (2**26 cycles), on a core that the faces
     could have: two factorisations of 32 faces of 100 × 100 on two cores took 60 ms each, and 30 with this.
     """
     blas = _openblas() if worth else None
     if blas is None or not _turn.acquire(blocking=False):
-        yield
+        yield 1
         return
     try:
-        _held.append(blas.get_threads())
+        threads = blas.get_threads()
+        _held.append(threads)
         blas.set_threads(1)
         try:
-            yield
+            yield threads
         finally:
             blas.set_threads(_held.pop())
     finally:
