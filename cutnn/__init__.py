@@ -7,9 +7,12 @@ The array functions of the Python array API standard stand here (`ct.tanh`, `ct.
 derivatives (`ct.grad`), the devices (`ct.set_device`) and the rooms (`ct.algebra`, `ct.nn`, …).
 """
 
+import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from cutnn import algebra, array, data, device, nn, optim, plot, tape, testing, train
+from cutnn import algebra, array, data, device, nn, optim, plot, tape, train
 from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
 from cutnn.device import (
     DeviceError,
@@ -39,7 +42,17 @@ from cutnn.tape import (
     vjp,
 )
 
+if _TYPE_CHECKING:
+    from cutnn import testing
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "testing":  # on demand: its tables of laws are a tenth of the time that importing cutnn takes
+        return _importlib.import_module("cutnn.testing")
+    raise AttributeError(f"module 'cutnn' has no attribute {name!r}")
+
 
 # NumPy's temporaries cost page faults where glibc hands them back to the kernel: a ★ product of 96×96 by 96×32
 # with 32 faces took 1.3 ms, and 0.5 ms so. The process keeps its peak memory; CUTNN_KEEP_FREED_MEMORY=0 declines.
