@@ -21,7 +21,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
@@ -29,6 +29,7 @@ import numpy as np
 from cutnn import array as ct
 from cutnn.algebra._faces import Faces
 from cutnn.array._faces_pool import FLOPS, by_faces
+from cutnn.array._products import adjoint
 from cutnn.device import namespace, to_host
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ class LowRankResult:
         )
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """A row of the history."""
 
     iteration: int
@@ -137,16 +139,9 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
+class State(Row):
     """What a callback sees at a check: the last row of the history, the tolerance, and the tensors so far."""
 
-    iteration: int
-    primal: float
-    dual: float
-    objective: float
-    tubal_rank: int
-    penalty: float
-    seconds: float
     max_iterations: int
     tolerance: float
     _L: Any = field(repr=False)
@@ -253,7 +248,10 @@ def minimise(
                 if primal <= tolerance and dual <= tolerance:
                     reason = "converged"
                     break
-                state = State(*rows[-1], max_iterations, tolerance, L, E, problem)
+                row = asdict(rows[-1])
+                state = State(
+                    **row, max_iterations=max_iterations, tolerance=tolerance, _L=L, _E=E, _problem=problem
+                )
                 if callback is not None and callback(state):
                     reason = "callback"
                     break
@@ -267,8 +265,9 @@ def minimise(
                 mu *= factor
     except KeyboardInterrupt:
         reason = "interrupted"
-    columns = [(name, int if name in ("iteration", "tubal_rank") else float) for name in Row._fields]
-    history = np.array(rows + step.fetch(pending), dtype=columns)
+    names = [column.name for column in fields(Row)]
+    columns = [(name, int if name in ("iteration", "tubal_rank") else float) for name in names]
+    history = np.array([astuple(row) for row in rows + step.fetch(pending)], dtype=columns)
     result = LowRankResult(L * problem.scale, problem.sparse(E), history, reason, U * mu, mu)
     if reason == "max_iterations":
         warnings.warn(
@@ -362,16 +361,12 @@ def _by_gram(faces: Any, t: float) -> tuple[Any, Any]:
     Twice as fast on square faces, 100 x 100, and five times on 1000 x 30, as measured; see `_Step` for its rounding.
     """
     xp, wide = namespace(faces), faces.shape[-2] < faces.shape[-1]
-    A = _adjoint(faces) if wide else faces
-    squares, V = xp.linalg.eigh(_adjoint(A) @ A)
+    A = adjoint(faces) if wide else faces
+    squares, V = xp.linalg.eigh(adjoint(A) @ A)
     s = xp.sqrt(xp.maximum(squares, 0))
     shrunk = xp.maximum(s - t, 0)
-    W = (V * (shrunk / xp.maximum(s, t))[..., None, :]) @ _adjoint(V)
+    W = (V * (shrunk / xp.maximum(s, t))[..., None, :]) @ adjoint(V)
     return (W @ faces if wide else faces @ W), shrunk
-
-
-def _adjoint(matrices: Any) -> Any:
-    return matrices.conj().swapaxes(-1, -2)
 
 
 def _ratio(x: Any, y: Any) -> Any:

@@ -24,6 +24,7 @@ from cutnn.algebra._learned import star
 from cutnn.algebra.manifolds import STIEFEL
 from cutnn.algebra.star import StarAlgebra
 from cutnn.algebra.transforms import Transform
+from cutnn.array._products import adjoint
 from cutnn.device import namespace, to_host
 from cutnn.tape import raw, stop_gradient
 
@@ -162,7 +163,7 @@ def fit_low_rank(
     def lost(M: Any, count: int | None) -> Any:
         X_hat = star(M, manifold=manifold).forward(X)
         U = _leading(raw(X_hat), rank, count)
-        off = X_hat - ct.matmul(U, ct.matmul(ct.conj(U.mT), X_hat))
+        off = X_hat - ct.matmul(U, ct.matmul(adjoint(U), X_hat))
         return (_square_sum(off) + _beside(X, X_hat)) / total
 
     descend = functools.partial(
@@ -301,7 +302,7 @@ def _least_squares(A: Any, B: Any, ridge: float) -> Any:
     largest = s.max(axis=(-2, -1), keepdims=True)
     cut = s <= max(A.shape[-2:]) * float(np.finfo(s.dtype).eps) * largest
     weights = xp.where(cut, 0, s / xp.where(cut, 1, s * s + ridge))
-    return Vh.conj().mT @ (weights[..., None] * (U.conj().mT @ B))
+    return adjoint(Vh) @ (weights[..., None] * (adjoint(U) @ B))
 
 
 def _leading(X: Any, rank: int | None, count: int | None) -> Any:
@@ -310,7 +311,7 @@ def _leading(X: Any, rank: int | None, count: int | None) -> Any:
     By the eigenvectors of X Xᴴ: their errors count in second order only, since the residual is computed from them.
     """
     xp = namespace(X)
-    squares, U = xp.linalg.eigh(X @ X.conj().mT)
+    squares, U = xp.linalg.eigh(X @ adjoint(X))
     if count is None:
         return U[..., U.shape[-1] - (rank or 0) :]
     pooled = _pooled(squares)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cutnn.array._products import adjoint
 from cutnn.device import namespace
 
 __all__ = ["STIEFEL", "Stiefel"]
@@ -31,8 +32,8 @@ class Stiefel:
 
     def project(self, Q: Any, G: Any) -> Any:
         """The tangent at Q that is nearest to G, G − Q sym(Qᴴ G); for square Q that is Q skew(Qᴴ G)."""
-        inner = _adjoint(Q) @ G
-        return G - Q @ ((inner + _adjoint(inner)) / 2)
+        inner = adjoint(Q) @ G
+        return G - Q @ ((inner + adjoint(inner)) / 2)
 
     def retract(self, Q: Any, V: Any) -> Any:
         """The Q factor of Q + V whose R has a positive diagonal: the point to which a step V from Q leads.
@@ -53,7 +54,7 @@ class Stiefel:
         """The largest entry of |Qᴴ Q − I|."""
         xp = namespace(Q)
         eye = xp.eye(Q.shape[-1], dtype=Q.dtype)
-        return float(xp.max(xp.abs(_adjoint(Q) @ Q - eye)))
+        return float(xp.max(xp.abs(adjoint(Q) @ Q - eye)))
 
     def random(
         self, n: int, q: int | None = None, seed: int | np.random.Generator | None = None
@@ -75,7 +76,3 @@ class Stiefel:
 
 STIEFEL = Stiefel()
 """The one manifold of this kind: it has no settings."""
-
-
-def _adjoint(Q: Any) -> Any:
-    return Q.conj().mT

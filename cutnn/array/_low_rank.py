@@ -15,7 +15,7 @@ from typing import Any
 
 from cutnn.array._define import fit
 from cutnn.array._differences import Hard
-from cutnn.array._spectral import _odd_first, factors_of
+from cutnn.array._spectral import _cutoff, _odd_first, factors_of
 from cutnn.array.elementwise import conj
 from cutnn.device import namespace, to_host
 from cutnn.tape import NotDifferentiableWarning, constant, primitive, raw
@@ -71,7 +71,7 @@ def _cut(s: Any, rank: Any) -> tuple[Any, Any, Any]:
     xp, most = namespace(s), s.shape[-1]
     number = xp.arange(most)
     rank = xp.asarray(rank)[..., None] + 0 * xp.argmax(s, axis=-1)[..., None]
-    rounding = 10 * xp.finfo(s.dtype).eps * s.sum(axis=-1, keepdims=True)
+    rounding = _cutoff(s)
     following = xp.concatenate([s[..., 1:], 0 * s[..., :1]], axis=-1)
     gap = ((s - following > rounding) & (number >= rank - 1)) | (number == most - 1)
     last = xp.argmax(gap, axis=-1)[..., None]  # of those that count as kept

@@ -26,7 +26,7 @@ class Progress:
 @contextlib.contextmanager
 def bar(show: bool, epochs: int, steps: int, done: int) -> Iterator[Progress]:
     """The bar of a run of which `done` steps are made, taken off the terminal's cursor at the end."""
-    if show and sys.stderr.isatty() and _has_rich():
+    if show and _can_draw():
         with _RichProgress(epochs, steps, done) as progress:
             yield progress
     else:
@@ -44,7 +44,7 @@ def solver_progress(show: bool = True) -> Iterator[Callable[[Any], None]]:
     >>> with train.solver_progress() as callback:
     ...     result = algebra.lowrank.robust_pca(star, star.random(4, 4, seed=0), callback=callback)
     """
-    if not (show and sys.stderr.isatty() and _has_rich()):
+    if not (show and _can_draw()):
         yield lambda state: None
         return
     from rich import progress
@@ -125,5 +125,5 @@ class _RichProgress(Progress):
         self._drawn = time.monotonic()
 
 
-def _has_rich() -> bool:
-    return importlib.util.find_spec("rich") is not None
+def _can_draw() -> bool:
+    return sys.stderr.isatty() and importlib.util.find_spec("rich") is not None
