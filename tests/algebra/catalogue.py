@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from cutnn import algebra
 
@@ -25,6 +27,30 @@ def draw(shape: Any, dtype: Any = np.float64, seed: int = 0) -> Any:
 def orthonormal(n: int, q: int, dtype: Any = np.float64) -> Any:
     """A matrix (n, q) with orthonormal columns."""
     return np.linalg.qr(draw((n, q), dtype)).Q
+
+
+DOUBLES = [np.float64, np.complex128]
+
+
+@st.composite
+def tensors(draw_: Any, square: bool = False, singles: bool = True) -> Any:
+    """What makes a tensor of any shape, dtype and rank, once the algebra is known."""
+    rows, columns, seed = draw_(st.integers(1, 4)), draw_(st.integers(1, 4)), draw_(st.integers(0, 2**20))
+    columns = rows if square else columns
+    batch = draw_(hnp.array_shapes(min_dims=0, max_dims=1, max_side=2))
+    dtype = draw_(
+        st.sampled_from([np.float32, np.float64, np.complex64, np.complex128] if singles else DOUBLES)
+    )
+    rank = draw_(st.integers(0, 4))
+
+    def make(star: algebra.StarAlgebra) -> Any:
+        if rank > 2:
+            return star.random(rows, columns, batch, seed, dtype)
+        left, right = star.random(rows, rank, batch, seed, dtype), star.random(rank, columns, (), seed, dtype)
+        product = star(left, right)
+        return product if np.dtype(dtype).kind == "c" else product.real.astype(dtype)
+
+    return make
 
 
 ALGEBRAS: dict[str, algebra.StarAlgebra] = {
@@ -72,6 +98,8 @@ PROJECTED: dict[str, algebra.StarAlgebra] = {
     ),
 }
 EVERY = {**ALGEBRAS, **PROJECTED}
+UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
+"""The names of those whose M is a multiple of a unitary matrix."""
 
 # Non-orthogonal transforms, real and complex, half spectra of every kind: where gradients go wrong.
 DELICATE = [

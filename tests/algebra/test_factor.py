@@ -8,35 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import cutnn as ct
 from cutnn import algebra
-from tests.algebra.catalogue import ALGEBRAS, DELICATE, draw, kron, near
+from tests.algebra.catalogue import ALGEBRAS, DELICATE, UNITARY, draw, kron, near, tensors
 from tests.gradcheck import check
 
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
 few = settings(max_examples=settings().max_examples // 4)  # there are many algebras
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 every_unitary = pytest.mark.parametrize("name", UNITARY)
-
-
-@st.composite
-def tensors(draw_: Any) -> Any:
-    """What makes a tensor of any shape, dtype and rank, once the algebra is known."""
-    rows, columns, seed = draw_(st.integers(1, 4)), draw_(st.integers(1, 4)), draw_(st.integers(0, 2**20))
-    batch = draw_(hnp.array_shapes(min_dims=0, max_dims=1, max_side=2))
-    dtype = draw_(st.sampled_from([np.float32, np.float64, np.complex64, np.complex128]))
-    rank = draw_(st.integers(0, 4))
-
-    def make(star: algebra.StarAlgebra) -> Any:
-        if rank > 2:
-            return star.random(rows, columns, batch, seed, dtype)
-        left, right = star.random(rows, rank, batch, seed, dtype), star.random(rank, columns, (), seed, dtype)
-        product = star(left, right)
-        return product if np.dtype(dtype).kind == "c" else product.real.astype(dtype)
-
-    return make
 
 
 def spectrum(star: algebra.StarAlgebra, S: Any) -> Any:

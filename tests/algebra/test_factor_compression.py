@@ -13,11 +13,10 @@ import cutnn as ct
 from cutnn import algebra
 from cutnn.algebra import Compressed
 from cutnn.tape import NotDifferentiableError
-from tests.algebra.catalogue import ALGEBRAS, near
+from tests.algebra.catalogue import ALGEBRAS, UNITARY, near
 
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 
 
 def product(star: Any, factors: Any) -> Any:

@@ -11,12 +11,11 @@ import pytest
 import cutnn as ct
 from cutnn import algebra
 from cutnn.tape import NotDifferentiableWarning
-from tests.algebra.catalogue import ALGEBRAS, DELICATE, draw, near
+from tests.algebra.catalogue import ALGEBRAS, DELICATE, UNITARY, draw, near
 from tests.gradcheck import check
 
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
 delicate = pytest.mark.parametrize("name", DELICATE)
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 
 

@@ -16,11 +16,10 @@ import cutnn as ct
 from cutnn import algebra
 from cutnn.algebra import _admm, lowrank
 from cutnn.device import namespace
-from tests.algebra.catalogue import ALGEBRAS, draw, kron, near
+from tests.algebra.catalogue import ALGEBRAS, UNITARY, draw, kron, near
 from tests.gradcheck import check
 
 few = settings(max_examples=settings().max_examples // 4)  # there are many algebras
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 OTHER = [name for name in ALGEBRAS if name not in UNITARY]
 KINDS = [np.float32, np.float64, np.complex64, np.complex128]
 every_unitary = pytest.mark.parametrize("name", UNITARY)

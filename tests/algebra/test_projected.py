@@ -31,23 +31,20 @@ def to_faces(star: algebra.StarAlgebra, A: Any) -> Any:
     """Qᴴ applied along the projected axes, and nothing along the others."""
     for k, t in enumerate(star.transforms):
         if t.faces < t.n:
-            A = np.moveaxis(
-                np.tensordot(t.matrix(), A, axes=(1, k - len(star.shape) - 2 + A.ndim)),
-                0,
-                k - len(star.shape) - 2,
-            )
+            A = along(t.matrix(), A, k - len(star.shape) - 2)
     return A
 
 
 def from_faces(star: algebra.StarAlgebra, A: Any) -> Any:
     for k, t in enumerate(star.transforms):
         if t.faces < t.n:
-            A = np.moveaxis(
-                np.tensordot(t.inverse_matrix(), A, axes=(1, k - len(star.shape) - 2 + A.ndim)),
-                0,
-                k - len(star.shape) - 2,
-            )
+            A = along(t.inverse_matrix(), A, k - len(star.shape) - 2)
     return A
+
+
+def along(matrix: Any, A: Any, axis: int) -> Any:
+    """A matrix applied along an axis, which counts from the end."""
+    return np.moveaxis(np.tensordot(matrix, A, axes=(1, axis)), 0, axis)
 
 
 def range_of(star: algebra.StarAlgebra, A: Any) -> Any:

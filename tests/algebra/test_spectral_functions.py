@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 import cutnn as ct
 from cutnn import algebra
-from tests.algebra.catalogue import ALGEBRAS, DELICATE, invertible_tensor, kron, near
-from tests.algebra.test_spectral import (
+from tests.algebra.catalogue import (
+    ALGEBRAS,
+    DELICATE,
     DOUBLES,
     UNITARY,
-    every_algebra,
-    every_unitary,
-    relative,
-    scaled,
+    invertible_tensor,
+    kron,
+    near,
     tensors,
-    wide,
-    with_values,
 )
+from tests.algebra.test_spectral import every_algebra, every_unitary, relative, scaled, wide, with_values
 from tests.gradcheck import check
 
 fewer = settings(max_examples=settings().max_examples // 8)  # there are many algebras, and many laws

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import cutnn as ct
 from cutnn import algebra, data, nn, train
-from tests.algebra.catalogue import ALGEBRAS, kron
+from tests.algebra.catalogue import ALGEBRAS, UNITARY, kron
 
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 few = settings(max_examples=settings().max_examples // 5)  # there are many algebras
 every_algebra = pytest.mark.parametrize("name", ALGEBRAS)
 every_unitary = pytest.mark.parametrize("name", UNITARY)

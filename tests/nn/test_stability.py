@@ -15,7 +15,7 @@ import cutnn as ct
 from cutnn import algebra, nn
 from cutnn.nn.integrators import Euler, Leapfrog, Midpoint, RungeKutta4, Verlet
 from cutnn.nn.stability import _slopes, _spectral_norms
-from tests.algebra.catalogue import ALGEBRAS, DELICATE, draw
+from tests.algebra.catalogue import ALGEBRAS, DELICATE, UNITARY, draw
 from tests.nn.networks import NETWORKS, every_algebra, every_network, inputs, make
 
 # One network a field, and one of second order.
@@ -24,7 +24,6 @@ FIELDS = [
     "H1", "H1, J of ones", "H2",
 ]  # fmt: skip
 every_field = pytest.mark.parametrize("kind", FIELDS)
-UNITARY = [name for name, star in ALGEBRAS.items() if all(t.scale is not None for t in star.transforms)]
 ACTIVATIONS = {"tanh": ct.tanh, "None": None, "relu": ct.relu, "sigmoid": ct.sigmoid, "softplus": ct.softplus}
 
 
