@@ -30,6 +30,7 @@ import importlib
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,20 @@ def run_or_resume(
         result = train.fit(model, loss, dataset, **settings)
     except train.ResumeError as error:
         raise Refused(f"{error}. --fresh forgets the earlier runs, --out takes another folder") from None
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def solve(solver: Callable[..., Any], *args: Any, bar: bool = True, **options: Any) -> Any:
+    """The result of a solver of `algebra.lowrank`, with a bar on the terminal that says how near it is.
+
+    Where its iterations end before the tolerance is met nothing is said: a table has their number. Raises
+    KeyboardInterrupt where Ctrl-C came.
+    """
+    with train.solver_progress(bar) as callback, warnings.catch_warnings():
+        warnings.simplefilter("ignore", algebra.lowrank.ConvergenceWarning)
+        result = solver(*args, callback=callback, **options)
     if result.interrupted:
         raise KeyboardInterrupt
     return result

@@ -35,7 +35,6 @@ import argparse
 import math
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,11 +53,12 @@ from _experiment import (
     parser,
     prepare,
     save,
+    solve,
     whole,
 )
 
 import cutnn as ct
-from cutnn import algebra, train
+from cutnn import algebra
 from cutnn.algebra import lowrank
 
 VIEWS = ("bands", "rows", "columns", "blocks")
@@ -373,19 +373,8 @@ def by_threshold(star: algebra.StarAlgebra, T: Any, sigma: float, taus: int, see
 def by_robust_pca(star: algebra.StarAlgebra, T: Any, factor: float, preset: Preset) -> Any:
     """The part of low rank, with `factor` times the weight of the theory."""
     weight = factor / (max(T.shape[-2:]) * star.scale) ** 0.5
-    with train.solver_progress() as callback, warnings.catch_warnings():
-        warnings.simplefilter("ignore", lowrank.ConvergenceWarning)  # it ends at the preset's iterations
-        result = lowrank.robust_pca(
-            star,
-            T,
-            weight=weight,
-            tolerance=preset.tolerance,
-            max_iterations=preset.max_iterations,
-            callback=callback,
-        )
-    if result.interrupted:
-        raise KeyboardInterrupt
-    return result.low_rank
+    options = {"tolerance": preset.tolerance, "max_iterations": preset.max_iterations}
+    return solve(lowrank.robust_pca, star, T, weight=weight, **options).low_rank
 
 
 def median(Y: np.ndarray) -> np.ndarray:

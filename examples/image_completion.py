@@ -22,17 +22,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _experiment import Refused, Table, algebra_named, gallery, load, main_guard, parser, prepare, save
+from _experiment import Refused, Table, algebra_named, gallery, load, main_guard, parser, prepare, save, solve
 
 import cutnn as ct
-from cutnn import algebra, train
+from cutnn import algebra
 from cutnn.algebra import lowrank
 
 NAMES = {
@@ -133,17 +132,8 @@ def run(
     """Complete the images X (N, 3, H, W) from their entries seen; over `plain()` as matrices H x 3W."""
     tensors = (X, seen) if star.shape else (beside(X), beside(seen))
     began = time.perf_counter()
-    with train.solver_progress() as callback, warnings.catch_warnings():
-        warnings.simplefilter("ignore", lowrank.ConvergenceWarning)  # the table has the number of iterations
-        result = lowrank.complete(
-            star,
-            *tensors,
-            tolerance=preset.tolerance,
-            max_iterations=preset.max_iterations,
-            callback=callback,
-        )
-    if result.interrupted:
-        raise KeyboardInterrupt
+    options = {"tolerance": preset.tolerance, "max_iterations": preset.max_iterations}
+    result = solve(lowrank.complete, star, *tensors, **options)
     ct.synchronize()
     seconds = time.perf_counter() - began
     L = result.low_rank if star.shape else apart(result.low_rank)

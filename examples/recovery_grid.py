@@ -18,14 +18,13 @@ from __future__ import annotations
 import csv
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _experiment import Table, algebra_named, main_guard, parser, prepare, save
+from _experiment import Table, algebra_named, main_guard, parser, prepare, save, solve
 
 import cutnn as ct
 from cutnn.algebra import lowrank
@@ -85,17 +84,13 @@ def run(problem: str, name: str, rank: int, share: float, seed: int, preset: Pre
     rng = np.random.default_rng((seed, rank, round(1e4 * share)))
     A = star(star.random(size, rank, seed=rng), star.random(rank, size, seed=rng))
     spoiled = ct.to_device(rng.random(A.shape) < share)
-    options: dict[str, Any] = {"tolerance": preset.tolerance, "max_iterations": preset.max_iterations}
+    options = {"tolerance": preset.tolerance, "max_iterations": preset.max_iterations, "bar": False}
     began = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", lowrank.ConvergenceWarning)  # beyond the region nothing need converge
-        if problem == "complete":
-            result = lowrank.complete(star, A, ~spoiled, **options)
-        else:
-            signs = ct.to_device(rng.choice([-1.0, 1.0], A.shape))
-            result = lowrank.robust_pca(star, ct.where(spoiled, A + signs * ct.std(A), A), **options)
-    if result.interrupted:
-        raise KeyboardInterrupt
+    if problem == "complete":
+        result = solve(lowrank.complete, star, A, ~spoiled, **options)
+    else:
+        signs = ct.to_device(rng.choice([-1.0, 1.0], A.shape))
+        result = solve(lowrank.robust_pca, star, ct.where(spoiled, A + signs * ct.std(A), A), **options)
     error = float(star.norm(result.low_rank - A) / star.norm(A))
     return Cell(problem, name, rank, share, seed, error, result.iterations, time.perf_counter() - began)
 

@@ -20,17 +20,16 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _experiment import Table, algebra_named, gallery, main_guard, parser, prepare, save
+from _experiment import Table, algebra_named, gallery, main_guard, parser, prepare, save, solve
 
 import cutnn as ct
-from cutnn import algebra, train
+from cutnn import algebra
 from cutnn.algebra import lowrank
 
 NAMES = {
@@ -139,18 +138,8 @@ def separate(
     lead = (3, -1) if star.shape else (-1,)
     X = ct.to_device(video.frames.reshape(*lead, video.frames.shape[-1]))
     began = time.perf_counter()
-    with train.solver_progress() as callback, warnings.catch_warnings():
-        warnings.simplefilter("ignore", lowrank.ConvergenceWarning)  # the table has the number of iterations
-        result = lowrank.robust_pca(
-            star,
-            X,
-            sparse=sparse,
-            tolerance=preset.tolerance,
-            max_iterations=preset.max_iterations,
-            callback=callback,
-        )
-    if result.interrupted:
-        raise KeyboardInterrupt
+    options = {"tolerance": preset.tolerance, "max_iterations": preset.max_iterations}
+    result = solve(lowrank.robust_pca, star, X, sparse=sparse, **options)
     L, E = (ct.to_host(T).reshape(video.frames.shape) for T in (result.low_rank, result.sparse))
     seconds = time.perf_counter() - began
     rank = int(result.history["tubal_rank"][-1])
