@@ -10,27 +10,21 @@ of Python's lock meanwhile. Milliseconds for a whole batch on two cores which ab
     64 × 64   1920 / 158    1163 / 108    29 / 26     26 / 30     64 matrices
     100 × 100 6552 / 206    2323 / 144    1228 / 35   353 / 29    32 matrices
 
-So OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and `threadpoolctl` say how many threads there are, and
-CUTNN_FACES_OVER_CORES=0 leaves all to NumPy; so do other libraries than OpenBLAS. Each matrix is decomposed by the
-same code, on one thread: results do not depend on how many there are.
+Each matrix is decomposed by the same code, on one thread: results do not depend on how many there are.
 """
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-import ctypes
 import functools
 import math
-import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 
+from cutnn.array._cores import everywhere, one_thread, openblas
 from cutnn.device import namespace
 
 # Of l × m matrices, times l m min(l, m): what LAPACK takes about (Golub and Van Loan 2013), to tell what is small.
@@ -63,7 +57,7 @@ def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
     shared = work >= _WORTH_FLOPS
     if not shared and work < _THREADED_FLOPS:
         return function(*arrays)
-    blas = _openblas()
+    blas = openblas()
     if shared and blas is not None and count < blas.get_threads():
         return function(*arrays)  # a few large matrices: OpenBLAS has the better use for its threads
     with one_thread() as threads:
@@ -71,31 +65,6 @@ def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
             return function(*arrays)
         task = _Task(function, [x.reshape(count, *x.shape[len(batch) :]) for x in arrays], threads)
         return task.run(tuple(batch))
-
-
-@contextlib.contextmanager
-def one_thread(worth: bool = True) -> Iterator[int]:
-    """Hold OpenBLAS to the calling thread, and say how many it had: 1 too where another call, or nobody, holds it.
-
-    It is for `by_faces`, and for products between two calls of it.
-
-    After a product its threads wait for the next one with a busy loop of 26 ms (2**26 cycles), on a core that the faces
-    could have: two factorisations of 32 faces of 100 × 100 on two cores took 60 ms each, and 30 with this.
-    """
-    blas = _openblas() if worth else None
-    if blas is None or not _turn.acquire(blocking=False):
-        yield 1
-        return
-    try:
-        threads = blas.get_threads()
-        _held.append(threads)
-        blas.set_threads(1)
-        try:
-            yield threads
-        finally:
-            blas.set_threads(_held.pop())
-    finally:
-        _turn.release()
 
 
 class _Task:
@@ -111,23 +80,7 @@ class _Task:
         self.lock = threading.Lock()
 
     def run(self, batch: tuple[int, ...]) -> Any:
-        helpers: list[Future[None]] = []
-        try:
-            for _ in range(self.threads - 1):
-                context = contextvars.copy_context()  # the caller's np.errstate
-                helpers.append(_executor().submit(context.run, self.take))
-        except (
-            RuntimeError
-        ):  # the interpreter is about to end, and starts no threads: all parts are taken here
-            pass
-        try:
-            self.take()
-        finally:
-            self.todo.clear()
-            errors = [helper.exception() for helper in helpers if not helper.cancel()]
-        for error in errors:
-            if error is not None:
-                raise error
+        everywhere(self.take, self.threads)
         results = [x.reshape(batch + x.shape[1:]) for x in self.results]
         if not issubclass(self.kind, tuple):
             return results[0]
@@ -154,56 +107,3 @@ class _Task:
                 self.results = [numpy.empty((self.count, *x.shape[1:]), x.dtype) for x in arrays]
         for result, x in zip(self.results, arrays, strict=True):
             result[part] = x
-
-
-# --------------------------------------------------------------------------------------------- threads
-
-
-_turn = threading.Lock()  # taken by the one call that is at work
-_held: list[int] = []  # how many threads OpenBLAS is to have again after it
-
-
-@functools.cache
-def _executor() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cutnn-faces")
-
-
-def _forget() -> None:
-    """In the child of a fork, which has no threads but one: a call that another thread was at never ends there."""
-    global _turn
-    _turn = threading.Lock()
-    _executor.cache_clear()
-    if _held and (blas := _openblas()) is not None:
-        blas.set_threads(_held.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-class _OpenBLAS(NamedTuple):
-    """The number of threads of the library that NumPy calls."""
-
-    get_threads: Callable[[], int]
-    set_threads: Callable[[int], Any]
-
-
-@functools.cache
-def _openblas() -> _OpenBLAS | None:
-    """That of NumPy, found among what its extension module is linked with; None for another library."""
-    if os.environ.get("CUTNN_FACES_OVER_CORES", "1") == "0":
-        return None
-    try:
-        library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
-    except (AttributeError, OSError):
-        return None
-    for prefix in ("scipy_openblas", "openblas"):
-        for suffix in ("64_", "_64", ""):
-            try:
-                return _OpenBLAS(
-                    getattr(library, f"{prefix}_get_num_threads{suffix}"),
-                    getattr(library, f"{prefix}_set_num_threads{suffix}"),
-                )
-            except AttributeError:
-                continue
-    return None

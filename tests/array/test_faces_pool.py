@@ -15,10 +15,11 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra
+from cutnn.array import _cores as cores
 from cutnn.array import _faces_pool as pool
 
 needs_openblas = pytest.mark.skipif(
-    pool._openblas() is None, reason="NumPy has another library than OpenBLAS"
+    cores.openblas() is None, reason="NumPy has another library than OpenBLAS"
 )
 OPTIONS: dict[str, Any] = {"svd": {"full_matrices": False}}
 
@@ -26,7 +27,7 @@ OPTIONS: dict[str, Any] = {"svd": {"full_matrices": False}}
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     """Two threads of OpenBLAS, and no batch too small; the value tells how many threads it has."""
-    blas = pool._openblas()
+    blas = cores.openblas()
     assert blas is not None
     before = blas.get_threads()
     monkeypatch.setattr(pool, "_WORTH_FLOPS", 0)
@@ -81,7 +82,7 @@ def test_parts_give_what_the_whole_batch_gives_bit_for_bit(name: str, dtype: str
 def test_faces_of_64_rows_are_the_same_on_one_thread_and_on_two(two_threads: Any) -> None:
     x = matrices("svd", "float64", (8,), 64)
     found = ct.linalg.svd(x)
-    blas = pool._openblas()
+    blas = cores.openblas()
     assert blas is not None
     blas.set_threads(1)
     expected = np.linalg.svd(x)
@@ -203,7 +204,7 @@ def test_a_fork_amid_a_call_and_the_end_of_the_interpreter() -> None:
     code = """
 import atexit, os, threading
 import numpy as np
-from cutnn.array import _faces_pool as pool
+from cutnn.array import _cores as cores, _faces_pool as pool
 pool._WORTH_FLOPS = 0
 x = np.ones((8, 2, 2)) + np.eye(2)
 seen = []
@@ -224,9 +225,9 @@ amid.start()
 entered.wait()
 child = os.fork()
 if not child:
-    assert pool._openblas().get_threads() == 2
+    assert cores.openblas().get_threads() == 2
     late()
-    assert pool._turn.acquire(blocking=False) and pool._executor.cache_info().currsize == 1
+    assert cores._turn.acquire(blocking=False) and len(cores._pool) == 1
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 leave.set()
@@ -236,5 +237,5 @@ amid.join()
 
 
 def test_it_can_be_declined() -> None:
-    code = "from cutnn.array._faces_pool import _openblas; print(_openblas())"
+    code = "from cutnn.array._cores import openblas; print(openblas())"
     assert run(code, CUTNN_FACES_OVER_CORES="0") == "None"

@@ -1,0 +1,159 @@
+"""The cores at work on one call: a function run by the caller and by helpers at once, with OpenBLAS held to one thread.
+
+After a product the threads of OpenBLAS wait for the next one in a busy loop of 26 ms (2**26 cycles), on cores that
+helpers could have. So while helpers work OpenBLAS is held to one thread, and as many threads as it had are what there
+are: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and `threadpoolctl` say how many. CUTNN_FACES_OVER_CORES=0 leaves all to
+NumPy; so do other libraries than OpenBLAS.
+
+One call has the helpers at a time; another thread's call, or a call within one, goes on by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy
+
+
+@contextlib.contextmanager
+def one_thread(worth: bool = True) -> Iterator[int]:
+    """Hold OpenBLAS to the calling thread, and say how many it had: 1 too where another call, or nobody, holds it.
+
+    Two factorisations of 32 faces of 100 × 100 on two cores took 60 ms each, with threads of OpenBLAS left over from a
+    product between them, and 30 with this.
+    """
+    blas = openblas() if worth else None
+    if blas is None or not _turn.acquire(blocking=False):
+        yield 1
+        return
+    try:
+        threads = blas.get_threads()
+        _held.append(threads)
+        blas.set_threads(1)
+        try:
+            yield threads
+        finally:
+            blas.set_threads(_held.pop())
+    finally:
+        _turn.release()
+
+
+def everywhere(function: Callable[[], Any], threads: int) -> None:
+    """Run function() on the calling thread and on threads − 1 helpers, and raise the first error once all are done.
+
+    For the one that holds `one_thread`. Waking a helper takes about 10 µs; it runs in the caller's context
+    (np.errstate). Where no thread can be started fewer run, so function() is to take its work from a common store.
+    """
+    if threads == 1:
+        function()
+        return
+    helpers: list[_Helper] = []
+    try:
+        for helper in _helpers(threads - 1):
+            helpers.append(helper)
+            helper.start(contextvars.copy_context(), function)
+        function()
+    finally:
+        errors = [error for helper in helpers if (error := helper.wait()) is not None]
+    if errors:
+        raise errors[0]
+
+
+class _Helper:
+    """A thread that waits for functions to run."""
+
+    def __init__(self) -> None:
+        self.go, self.done = threading.Lock(), threading.Lock()
+        self.go.acquire()
+        self.done.acquire()
+        self.context: contextvars.Context
+        self.function: Callable[[], Any] | None = None
+        self.error: BaseException | None = None
+        threading.Thread(target=self._serve, name="cutnn-cores", daemon=True).start()
+
+    def start(self, context: contextvars.Context, function: Callable[[], Any]) -> None:
+        self.context, self.function = context, function
+        self.go.release()
+
+    def wait(self) -> BaseException | None:
+        """The error of the function, once it has ended; Ctrl-C comes after it, since it writes to arrays."""
+        interrupted = None
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except KeyboardInterrupt as error:
+                interrupted = error
+        error, self.error, self.function = self.error, None, None
+        return interrupted or error
+
+    def _serve(self) -> None:
+        while True:
+            self.go.acquire()
+            try:
+                self.context.run(self.function)  # type: ignore[arg-type]
+            except BaseException as error:
+                self.error = error
+            self.done.release()
+
+
+def _helpers(count: int) -> list[_Helper]:
+    try:
+        while len(_pool) < count:
+            _pool.append(_Helper())
+    except RuntimeError:  # the interpreter is about to end, and starts no threads
+        pass
+    return _pool[:count]
+
+
+_turn = threading.Lock()  # taken by the one call that is at work
+_held: list[int] = []  # how many threads OpenBLAS is to have again after it
+_pool: list[_Helper] = []
+
+
+def _forget() -> None:
+    """In the child of a fork, which has no threads but one: a call that another thread was at never ends there."""
+    global _turn
+    _turn = threading.Lock()
+    _pool.clear()
+    if _held and (blas := openblas()) is not None:
+        blas.set_threads(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+class _OpenBLAS(NamedTuple):
+    """The number of threads of the library that NumPy calls."""
+
+    get_threads: Callable[[], int]
+    set_threads: Callable[[int], Any]
+
+
+@functools.cache
+def openblas() -> _OpenBLAS | None:
+    """That of NumPy, found among what its extension module is linked with; None for another library."""
+    if os.environ.get("CUTNN_FACES_OVER_CORES", "1") == "0":
+        return None
+    try:
+        library = ctypes.CDLL(numpy.linalg._umath_linalg.__file__)
+    except (AttributeError, OSError):
+        return None
+    for prefix in ("scipy_openblas", "openblas"):
+        for suffix in ("64_", "_64", ""):
+            try:
+                return _OpenBLAS(
+                    getattr(library, f"{prefix}_get_num_threads{suffix}"),
+                    getattr(library, f"{prefix}_set_num_threads{suffix}"),
+                )
+            except AttributeError:
+                continue
+    return None
