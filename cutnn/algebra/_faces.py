@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutnn import array as ct
-from cutnn.array._cores import one_thread
+from cutnn._cores import one_thread
 from cutnn.device import namespace
 from cutnn.tape import raw
 

@@ -39,11 +39,11 @@ def mode_product(A: Any, M: Any, axis: int) -> Any:
     shape, at = A.shape, A.ndim + axis
     before, after = math.prod(shape[:at]), math.prod(shape[at + 1 :])
     if after == 1:
-        product = A.reshape(before, shape[at]) @ M.T
+        product = ct.matmul(A.reshape(before, shape[at]), M.T)
     elif before == 1:
-        product = M @ A.reshape(shape[at], after)
+        product = ct.matmul(M, A.reshape(shape[at], after))
     else:
-        product = M @ A.reshape(before, shape[at], after)
+        product = ct.matmul(M, A.reshape(before, shape[at], after))
     return product.reshape(*shape[:at], M.shape[0], *shape[at + 1 :])
 
 

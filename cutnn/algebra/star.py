@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from cutnn import array as ct
+from cutnn._cores import held
 from cutnn.algebra import _checks as check
 from cutnn.algebra.factor import Factorisations
 from cutnn.algebra.layout import faces_first, tubes_last
@@ -91,7 +92,8 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
-        return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
+        with held():
+            return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:
         """Â, the transform of every tube of A.

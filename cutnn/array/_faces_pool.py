@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy
 
-from cutnn.array._cores import everywhere, one_thread, openblas
+from cutnn._cores import everywhere, one_thread, openblas
 from cutnn.device import namespace
 
 # Of l × m matrices, times l m min(l, m): what LAPACK takes about (Golub and Van Loan 2013), to tell what is small.

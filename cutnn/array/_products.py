@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 
+from cutnn.array import _gemm
 from cutnn.array._define import _library_function, fit
 from cutnn.array._faces_pool import linalg
 from cutnn.array._linear import explain, linear, normal_axes
@@ -18,6 +19,9 @@ from cutnn.array.elementwise import conj, multiply
 from cutnn.array.manipulation import broadcast_to, expand_dims, permute_dims, reshape, squeeze
 from cutnn.device import namespace
 from cutnn.tape import Traced, primitive, raw
+
+_LARGE = 16384
+"""Entries from which the layout of a cotangent matters."""
 
 # -------------------------------------------------------------------------------------------- matrix products
 
@@ -36,7 +40,9 @@ def matmul(x1: Any, x2: Any, /) -> Any:
     traced1, traced2 = type(x1) is Traced, type(x2) is Traced
     if not traced1 and not traced2:
         try:
-            return x1 @ x2 if type(x1) is type(x2) else _library_function("matmul", x1, x2)(x1, x2)
+            return (
+                _gemm.matmul(x1, x2) if type(x1) is type(x2) else _library_function("matmul", x1, x2)(x1, x2)
+            )
         except ValueError as error:
             explain("matmul", error, x1, x2)
     value1, value2 = x1, x2
@@ -65,7 +71,7 @@ def matmul(x1: Any, x2: Any, /) -> Any:
     if traced1:
         link1: tuple[Any, ...]
         if same:
-            link1 = (x1.slot, _left_rule, (value2,))
+            link1 = (x1.slot, _left_swapped if _is_swapped(value1) else _left_rule, (value2,))
         else:
             link1 = (x1.slot, _left_fitted, (value2, shape1, value1.dtype))
         if not traced2:
@@ -73,7 +79,7 @@ def matmul(x1: Any, x2: Any, /) -> Any:
             return Traced(ans, tape, len(tape) - 1)
     link2: tuple[Any, ...]
     if same:
-        link2 = (x2.slot, _right_rule, (value1,))
+        link2 = (x2.slot, _right_swapped if _is_swapped(value2) else _right_rule, (value1,))
     else:
         link2 = (x2.slot, _right_fitted, (value1, shape2, value2.dtype))
     tape.append((link1, link2) if traced1 else (link2,))
@@ -201,7 +207,7 @@ def solve(x1: Any, x2: Any, /) -> Any:
     return _solve(x1, x2)
 
 
-@primitive(x=lambda g, ans: -(ans.mT @ g @ ans.mT))
+@primitive(x=lambda g, ans: -matmul(matmul(ans.mT, g), ans.mT))
 def inv(x: Any, /) -> Any:
     """inv(x, /) of the Python array API standard: the inverse of each matrix.
 
@@ -219,11 +225,30 @@ def adjoint(x: Any) -> Any:
 
 
 def _left_rule(g: Any, x2: Any) -> Any:
-    return g @ x2.mT
+    return matmul(g, x2.mT)
 
 
 def _right_rule(g: Any, x1: Any) -> Any:
-    return x1.mT @ g
+    return matmul(x1.mT, g)
+
+
+def _left_swapped(g: Any, x2: Any) -> Any:
+    return matmul(x2, g.mT).mT
+
+
+def _right_swapped(g: Any, x1: Any) -> Any:
+    return matmul(g.mT, x1).mT
+
+
+def _is_swapped(x: Any) -> bool:
+    """Whether x is a contiguous array of some size with its matrix axes swapped.
+
+    Its cotangent is then made so that swapped back it is contiguous as well: where K and Kᵀ are both used, as in a
+    leapfrog step, their cotangents are added, and of 1.2 MB that took 0.6 ms across the axes, and 0.1 along them.
+    """
+    return (
+        type(x) is numpy.ndarray and x.size >= _LARGE and not x.flags.c_contiguous and x.mT.flags.c_contiguous
+    )
 
 
 def _left_fitted(g: Any, x2: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -233,13 +258,13 @@ def _left_fitted(g: Any, x2: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         # below.
         axes = (*range(len(g.shape) - 2), len(g.shape) - 1)
         return fit(tensordot(g, x2, axes=(axes, axes)), shape, dtype)
-    return fit(g @ x2.mT, shape, dtype)
+    return fit(matmul(g, x2.mT), shape, dtype)
 
 
 def _right_fitted(g: Any, x1: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     if len(shape) == 2:  # one matrix for the whole batch: one product, not a sum of many
         x1, g = _rows(x1), _rows(g)
-    return fit(x1.mT @ g, shape, dtype)
+    return fit(matmul(x1.mT, g), shape, dtype)
 
 
 def _rows(x: Any) -> Any:
@@ -309,7 +334,7 @@ def from_diagonal(x: Any, rows: int, columns: int, offset: int) -> Any:
 def _solve_rule(g: Any, ans: Any, matrices: tuple[Any, Any]) -> tuple[Any, Any]:
     x1, x2 = matrices
     h = solve(x1.mT, g)
-    return fit(-(h @ ans.mT), x1.shape, x1.dtype), fit(h, x2.shape, x2.dtype)
+    return fit(-matmul(h, ans.mT), x1.shape, x1.dtype), fit(h, x2.shape, x2.dtype)
 
 
 @primitive(matrices=_solve_rule)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import optree
 
+from cutnn._cores import held
 from cutnn.device import namespace
 from cutnn.tape.record import Tape, Traced, backward, primitive, raw
 
@@ -144,6 +145,7 @@ def value_and_grad(
     """
 
     @functools.wraps(f, updated=())
+    @held()  # the cores share its products
     def call(*args: Any, **kwargs: Any) -> Any:
         picked = _positions("grad", argnums, len(args))
         leaves, tree = flatten(tuple(args[i] for i in picked))

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import cutnn as ct
+from cutnn import _cores as cores
 from cutnn import algebra
-from cutnn.array import _cores as cores
 from cutnn.array import _faces_pool as pool
 
 needs_openblas = pytest.mark.skipif(
@@ -204,7 +204,8 @@ def test_a_fork_amid_a_call_and_the_end_of_the_interpreter() -> None:
     code = """
 import atexit, os, threading
 import numpy as np
-from cutnn.array import _cores as cores, _faces_pool as pool
+from cutnn import _cores as cores
+from cutnn.array import _faces_pool as pool
 pool._WORTH_FLOPS = 0
 x = np.ones((8, 2, 2)) + np.eye(2)
 seen = []
@@ -237,5 +238,5 @@ amid.join()
 
 
 def test_it_can_be_declined() -> None:
-    code = "from cutnn.array._cores import openblas; print(openblas())"
+    code = "from cutnn._cores import openblas; print(openblas())"
     assert run(code, CUTNN_FACES_OVER_CORES="0") == "None"
