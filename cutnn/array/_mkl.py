@@ -11,54 +11,81 @@ import functools
 import importlib.metadata
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
 
-WORTH = 8_000
-"""Multiplications from which MKL is asked: the call takes 4 µs by ctypes, NumPy's 1 µs."""
+WORTH = 500_000
+"""Multiplications from which MKL is asked: of 4×4 by 4×4 the call takes 11 µs, NumPy's 2."""
 
+_SHARED = 2_000_000  # multiplications from which the columns of a single product are shared among the cores
+_LONG = 4  # columns a row, from which a single product is of few rows and many columns
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
 _GNU_THREADS = 3
-_LONG = 4  # columns a row, from which a single product is given as a batch of blocks of columns
 _INT, _POINTER = ctypes.c_int, ctypes.c_void_p
 
 
 def matmul(x1: Any, x2: Any) -> Any:
     """x1 @ x2 for NumPy arrays of one dtype, two axes or more; None where MKL is not at hand, or cannot do it."""
     library = _library()
-    if library is None or x1.dtype.char not in "fdFD":
+    if library is None:
         return None
-    (*batch1, rows, p), (*batch2, q, m) = x1.shape, x2.shape
-    if p != q or not (rows and m and p):
+    plan = _planned(library, x1.dtype.char, x1.shape, x1.strides, x2.shape, x2.strides)
+    if plan is None:
         return None
-    batch = tuple(batch1) if batch1 == batch2 else numpy.broadcast_shapes(tuple(batch1), tuple(batch2))
-    a, b = _operand(x1, batch), _operand(x2, batch)
-    if a is None or b is None:
-        return None
-    product = numpy.empty((*batch, rows, m), x1.dtype)
-    count = math.prod(batch)
-    if count == 1 and m >= _LONG * rows and library.threads > 1:
-        library.by_columns(product, a, b, p)
-    elif count:
-        library.batch(product, a, b, p, count)
+    product = numpy.empty(plan.shape, x1.dtype)
+    plan.run(x1.ctypes.data, x2.ctypes.data, product.ctypes.data)
     return product
+
+
+class _Plan(NamedTuple):
+    """How arrays of given shapes and strides are multiplied: the result's shape, and a function of three addresses."""
+
+    shape: tuple[int, ...]
+    run: Callable[[int, int, int], Any]
 
 
 class _Operand(NamedTuple):
     """A batch of matrices as BLAS takes it."""
 
-    start: int
     order: int
     leading: int  # entries from a row to the next, or from a column to the next if transposed
     step: int  # entries from a matrix to the next
 
 
-def _operand(x: Any, batch: tuple[int, ...]) -> _Operand | None:
+@functools.lru_cache(maxsize=1024)
+def _planned(
+    library: _MKL,
+    char: str,
+    shape1: tuple[int, ...],
+    strides1: tuple[int, ...],
+    shape2: tuple[int, ...],
+    strides2: tuple[int, ...],
+) -> _Plan | None:
+    (*batch1, rows, p), (*batch2, q, columns) = shape1, shape2
+    if char not in library.strided or p != q or not (rows and columns and p):
+        return None
+    batch = numpy.broadcast_shapes(tuple(batch1), tuple(batch2))
+    size, count = numpy.dtype(char).itemsize, math.prod(batch)
+    a, b = _operand(shape1, strides1, batch, size), _operand(shape2, strides2, batch, size)
+    if a is None or b is None or not count:
+        return None
+    run = library.batch
+    if count == 1:
+        if rows * p * columns < _SHARED:
+            return None  # NumPy is as fast
+        if columns >= _LONG * rows and library.threads > 1:
+            run = library.by_columns
+    return _Plan((*batch, rows, columns), run(char, count, rows, columns, p, a, b))
+
+
+def _operand(
+    shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...], size: int
+) -> _Operand | None:
     """None where the strides are not those of a batch for BLAS."""
-    size = x.itemsize
-    *outer, row, column = x.strides
-    rows, columns = x.shape[-2:]
+    *outer, row, column = strides
+    rows, columns = shape[-2:]
     # The leading axis of one row, or one column, may have any stride.
     if column == size and (row >= columns * size or rows == 1):
         order, leading = _AS_IT_IS, row // size if rows > 1 else columns
@@ -66,12 +93,10 @@ def _operand(x: Any, batch: tuple[int, ...]) -> _Operand | None:
         order, leading = _TRANSPOSED, column // size if columns > 1 else rows
     else:
         return None
-    if row % size or column % size:
+    step = _step(shape[:-2], outer, batch)
+    if step is None or any(stride % size for stride in (row, column, step)):
         return None
-    step = _step(x.shape[:-2], outer, batch)
-    if step is None or step % size:
-        return None
-    return _Operand(x.ctypes.data, order, leading, step // size)
+    return _Operand(order, leading, step // size)
 
 
 def _step(shape: tuple[int, ...], strides: list[int], batch: tuple[int, ...]) -> int | None:
@@ -91,7 +116,7 @@ def _step(shape: tuple[int, ...], strides: list[int], batch: tuple[int, ...]) ->
 
 
 class _MKL:
-    """The library, and its two forms of a product."""
+    """The library, and its two forms of a product, as functions of three addresses."""
 
     def __init__(self, library: Any) -> None:
         self.threads = library.MKL_Get_Max_Threads()
@@ -102,61 +127,50 @@ class _MKL:
             scalar = kind if char in "fd" else _POINTER
             self.scalars[char] = (1.0, 0.0) if char in "fd" else ((kind * 2)(1, 0), (kind * 2)(0, 0))
             call = self.strided[char] = getattr(library, f"cblas_{letter}gemm_batch_strided")
-            one, two = [_POINTER, _INT, _INT], [scalar, _POINTER, _INT, _INT]
-            call.restype, call.argtypes = None, [*[_INT] * 6, *[scalar, *one], *one, *two, _INT]
+            matrix = [_POINTER, _INT, _INT]
+            call.restype = None
+            call.argtypes = [*[_INT] * 6, scalar, *matrix, *matrix, scalar, *matrix, _INT]
             call = self.grouped[char] = getattr(library, f"cblas_{letter}gemm_batch")
             call.restype, call.argtypes = None, [_INT, *[_POINTER] * 13, _INT, _POINTER]
 
-    def batch(self, product: Any, a: _Operand, b: _Operand, p: int, count: int) -> None:
+    def batch(
+        self, char: str, count: int, rows: int, columns: int, p: int, a: _Operand, b: _Operand
+    ) -> Callable[[int, int, int], Any]:
         """A batch of `count` products, at equal distances."""
-        rows, m = product.shape[-2:]
-        one, zero = self.scalars[product.dtype.char]
-        self.strided[product.dtype.char](
-            _ROW_MAJOR, a.order, b.order, rows, m, p, one, a.start, a.leading, a.step, b.start, b.leading, b.step,
-            zero, product.ctypes.data, m, rows * m, count,
+        call, (one, zero), area = self.strided[char], self.scalars[char], rows * columns
+        return lambda first, second, product: call(
+            _ROW_MAJOR, a.order, b.order, rows, columns, p, one, first, a.leading, a.step,
+            second, b.leading, b.step, zero, product, columns, area, count,
         )  # fmt: skip
 
-    def by_columns(self, product: Any, a: _Operand, b: _Operand, p: int) -> None:
+    def by_columns(
+        self, char: str, count: int, rows: int, columns: int, p: int, a: _Operand, b: _Operand
+    ) -> Callable[[int, int, int], Any]:
         """One product of few rows and many columns, a transform of tubes, its columns shared among the cores.
 
         Whole, MKL leaves it to one of them: 310 µs against 205 for 32×32 by 32×9216 on two.
         """
-        rows, m = product.shape[-2:]
-        plan = _columns(product.dtype.char, rows, m, p, a.order, b.order, a.leading, b.leading, self.threads)
-        starts = [plan.none + a.start, plan.begins * plan.step + b.start, plan.begins + product.ctypes.data]
-        first, second, third = (array.ctypes.data for array in starts)
-        at = plan.addresses
-        self.grouped[product.dtype.char](
-            _ROW_MAJOR, *at[:6], first, at[6], second, at[7], at[8], third, at[9], self.threads, at[10]
-        )
+        call, blocks = self.grouped[char], self.threads
+        edges = numpy.arange(blocks + 1) * columns // blocks
+        begins = edges[:-1].astype(numpy.intp) * numpy.dtype(char).itemsize
 
+        def each(value: int) -> Any:
+            return numpy.full(blocks, value, numpy.intc)
 
-class _Columns(NamedTuple):
-    """What a product of blocks of columns tells BLAS that is the same for all arrays of a size."""
+        same = [  # for all arrays of these shapes
+            each(a.order), each(b.order), each(rows), numpy.diff(edges).astype(numpy.intc), each(p),
+            numpy.ones(blocks, char), each(a.leading), each(b.leading), numpy.zeros(blocks, char), each(columns),
+            each(1),
+        ]  # fmt: skip
+        at = [array.ctypes.data for array in same]
+        first_begins, second_begins = 0 * begins, begins * (1 if b.order == _AS_IT_IS else b.leading)
 
-    arrays: list[Any]
-    addresses: list[int]
-    none: Any  # 0 for each block
-    begins: Any  # bytes from the first column of the whole to that of each block
-    step: int  # of b, over that
+        def run(first: int, second: int, product: int, kept: Any = same) -> None:
+            starts = [first_begins + first, second_begins + second, begins + product]
+            x, y, z = [array.ctypes.data for array in starts]
+            call(_ROW_MAJOR, *at[:6], x, at[6], y, at[7], at[8], z, at[9], blocks, at[10])
 
-
-@functools.lru_cache(maxsize=256)
-def _columns(
-    char: str, rows: int, m: int, p: int, order1: int, order2: int, leading1: int, leading2: int, blocks: int
-) -> _Columns:  # fmt: skip
-    edges = numpy.arange(blocks + 1) * m // blocks
-
-    def each(value: int) -> Any:
-        return numpy.full(blocks, value, numpy.intc)
-
-    arrays = [
-        each(order1), each(order2), each(rows), numpy.diff(edges).astype(numpy.intc), each(p), numpy.ones(blocks, char),
-        each(leading1), each(leading2), numpy.zeros(blocks, char), each(m), each(1),
-    ]  # fmt: skip
-    begins = edges[:-1].astype(numpy.intp) * numpy.dtype(char).itemsize
-    step = 1 if order2 == _AS_IT_IS else leading2
-    return _Columns(arrays, [array.ctypes.data for array in arrays], 0 * begins, begins, step)
+        return run
 
 
 @functools.cache

@@ -101,9 +101,19 @@ def test_the_cores_give_what_numpy_gives(pair: tuple[np.ndarray, np.ndarray]) ->
     close(found, pair[0] @ pair[1])
 
 
+@pytest.fixture(scope="module")
+def every_size() -> Iterator[None]:
+    """No product too small for MKL."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_mkl, "_SHARED", 0)
+        _mkl._planned.cache_clear()
+        yield
+    _mkl._planned.cache_clear()
+
+
 @needs_mkl
 @given(operands())
-def test_mkl_gives_what_numpy_gives(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_mkl_gives_what_numpy_gives(every_size: None, pair: tuple[np.ndarray, np.ndarray]) -> None:
     product = _mkl.matmul(*pair)
     if product is not None:
         close(product, pair[0] @ pair[1])
@@ -111,7 +121,7 @@ def test_mkl_gives_what_numpy_gives(pair: tuple[np.ndarray, np.ndarray]) -> None
 
 @needs_mkl
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_mkl_takes_what_networks_multiply(dtype: str) -> None:
+def test_mkl_takes_what_networks_multiply(every_size: None, dtype: str) -> None:
     rng = np.random.default_rng(0)
     K, Y, M = array(rng, (5, 7, 6), dtype), array(rng, (5, 6, 3), dtype), array(rng, (5, 5), dtype)
     tubes = Y.reshape(5, 18)
