@@ -26,6 +26,7 @@ from cutnn.device import (
     to_device,
     to_host,
 )
+from cutnn.profile import profile
 from cutnn.tape import (
     NotDifferentiableError,
     NotDifferentiableWarning,
@@ -83,6 +84,7 @@ __all__ = [
     "optim",
     "plot",
     "primitive",
+    "profile",
     "set_device",
     "show_config",
     "stop_gradient",

@@ -130,6 +130,30 @@ def synchronize() -> None:
         _import_cupy().cuda.Device().synchronize()
 
 
+class EventClock(NamedTuple):
+    """How the work of a GPU is timed: events that are put into its queue, and read when it has passed them."""
+
+    array_type: type
+    record: Callable[[], Any]  # None while the queue is captured, where nothing passes
+    seconds: Callable[[Any, Any], float]
+
+
+def event_clock() -> EventClock | None:
+    """Return the clock of the GPU that is in use, None where none is."""
+    if "cupy" not in sys.modules or not is_available():
+        return None
+    cuda = (cupy := _import_cupy()).cuda
+
+    def record() -> Any:
+        if cuda.get_current_stream().is_capturing():
+            return None
+        event = cuda.Event()
+        event.record()
+        return event
+
+    return EventClock(cupy.ndarray, record, lambda a, b: cuda.get_elapsed_time(a, b) / 1e3)
+
+
 def show_config() -> None:
     """Print versions, devices and why a GPU is or is not used; `python -m cutnn` does the same."""
     reason, driver = _why_unusable(0), _driver_cuda_version()

@@ -8,6 +8,7 @@ Unbroadcasting, and the return of a cotangent to its argument's dtype, happen he
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy
 
 from cutnn.device import namespace
 from cutnn.tape import Traced, constant, raw
+from cutnn.tape.operations import Change, operation, unwatched
 
 Rule = Callable[..., Any]
 
@@ -29,13 +31,14 @@ def unary(name: str, rule: Rule, fit: bool = False) -> Callable[[Any], Any]:
     takes complex arrays to real ones).
     """
     table: dict[type, Any] = {}
+    change: Change = unwatched
     save = _saver(rule, "x")
 
     def call(x: Any, /) -> Any:
         if type(x) is not Traced:
             function = table.get(type(x))
             if function is None:
-                function = table[type(x)] = _library_function(name, x)
+                function = table[type(x)] = change(_library_function(name, x))
             return function(x)
         value = x.value
         ans = call(value)
@@ -46,7 +49,12 @@ def unary(name: str, rule: Rule, fit: bool = False) -> Callable[[Any], Any]:
             tape.append(((x.slot, rule, save(ans, value)),))
         return Traced(ans, tape, len(tape) - 1)
 
-    return _named(call, name, "x, /", rule)
+    def watch(to: Change) -> None:
+        nonlocal change
+        change = to
+        table.clear()
+
+    return operation(_named(call, name, "x, /", rule), (rule,), watch)
 
 
 def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
@@ -55,6 +63,7 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
     The rules take `g` and any of `x1`, `x2`, `ans`.
     """
     table: dict[type, Any] = {}
+    change: Change = unwatched
     rule1, rule2 = x1, x2
     save1, save2 = _saver(rule1, "x1, x2"), _saver(rule2, "x1, x2")
 
@@ -66,10 +75,10 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
                 if kind in _SCALARS:
                     kind = type(x2)
                 elif type(x2) not in _SCALARS:
-                    return _library_function(name, x1, x2)(x1, x2)
+                    return change(_library_function(name, x1, x2))(x1, x2)
             function = table.get(kind)
             if function is None:
-                function = table[kind] = _library_function(name, x1, x2)
+                function = table[kind] = change(_library_function(name, x1, x2))
             return function(x1, x2)
         value1, value2 = x1, x2
         if traced1:
@@ -102,7 +111,12 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
         tape.append((link1, link2) if traced1 else (link2,))
         return Traced(ans, tape, len(tape) - 1)
 
-    return _named(call, name, "x1, x2, /", rule1, rule2)
+    def watch(to: Change) -> None:
+        nonlocal change
+        change = to
+        table.clear()
+
+    return operation(_named(call, name, "x1, x2, /", rule1, rule2), (rule1, rule2), watch)
 
 
 def stepwise(name: str, arguments: str = "x, /") -> Callable[..., Any]:
@@ -112,6 +126,24 @@ def stepwise(name: str, arguments: str = "x, /") -> Callable[..., Any]:
         return _library_function(name, *args)(*args)
 
     return _named(constant(call), name, arguments)
+
+
+def library(name: str) -> Callable[..., Any]:
+    """The function that the libraries call `name`, of plain arrays: an operation that a profile counts.
+
+    It is for functions that leave plain arrays to the library and compute with others when they are traced.
+    """
+    change: Change = unwatched
+
+    def call(*args: Any, **options: Any) -> Any:
+        return change(_library_function(name, *args))(*args, **options)
+
+    def watch(to: Change) -> None:
+        nonlocal change
+        change = to
+
+    call.__name__ = call.__qualname__ = name.rpartition(".")[2]
+    return operation(call, (), watch)
 
 
 def fit(g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -141,7 +173,7 @@ def _fitted(g: Any, rule: Rule, shape: tuple[int, ...], dtype: Any, *saved: Any)
 
 def _library_function(name: str, *args: Any) -> Callable[..., Any]:
     try:
-        return getattr(namespace(*args), name)
+        return operator.attrgetter(name)(namespace(*args))
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
 

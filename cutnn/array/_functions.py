@@ -97,7 +97,7 @@ def logm(x: Any, /, *, atol: Any = 0.0) -> Any:
     array([[0., 4.],
            [0., 0.]])
     """
-    return hermitian_log(x, atol) if all_hermitian(x, atol) else _log(x)
+    return hermitian_log(x, atol) if all_hermitian(x, atol) else _matrix_log(x)
 
 
 def powm(x: Any, p: float, /, *, atol: Any = 0.0) -> Any:
@@ -146,8 +146,8 @@ def _root(x: Any) -> Any:
     return root
 
 
-def _log_rule(g: Any, x: Any) -> Any:
-    return _by_block(_log, x.mT, g)
+def _matrix_log_rule(g: Any, x: Any) -> Any:
+    return _by_block(_matrix_log, x.mT, g)
 
 
 # Nodes and weights of Gauss and Legendre's rule on [0, 1]: of log(1 + y) = y ∫ 1 / (1 + t y) dt it makes the [7/7]
@@ -155,8 +155,8 @@ def _log_rule(g: Any, x: Any) -> Any:
 _NODES, _WEIGHTS = (list(map(float, x / 2)) for x in numpy.polynomial.legendre.leggauss(7))
 
 
-@primitive(x=_log_rule)
-def _log(x: Any) -> Any:
+@primitive(x=_matrix_log_rule)
+def _matrix_log(x: Any) -> Any:
     xp = namespace(x)
     one = xp.eye(x.shape[-1], dtype=x.dtype)
     roots = xp.zeros((*x.shape[:-2], 1, 1), dtype=x.real.dtype)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from cutnn.tape import Traced
+from cutnn.tape.operations import Change, operation
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -39,7 +40,13 @@ def linear(rule: Callable[..., Any]) -> Callable[[Function], Function]:
             tape.append(((x.slot, rule, (value.shape, *given)),))
             return Traced(ans, tape, len(tape) - 1)
 
-        return call  # type: ignore[return-value]
+        plain = forward
+
+        def watch(change: Change) -> None:
+            nonlocal forward
+            forward = change(plain)
+
+        return operation(call, (rule,), watch)
 
     return decorate
 

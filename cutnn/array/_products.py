@@ -6,19 +6,21 @@ Rules are bilinear (see `cutnn.tape`): transposes, no conjugates. Batch axes lea
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
 from cutnn.array import _gemm
-from cutnn.array._define import _library_function, fit
+from cutnn.array._define import _library_function, fit, library
 from cutnn.array._faces_pool import linalg
 from cutnn.array._linear import explain, linear, normal_axes
 from cutnn.array.elementwise import conj, multiply
 from cutnn.array.manipulation import broadcast_to, expand_dims, permute_dims, reshape, squeeze
 from cutnn.device import namespace
 from cutnn.tape import Traced, primitive, raw
+from cutnn.tape.operations import placed
 
 _LARGE = 16384
 """Entries from which the layout of a cotangent matters."""
@@ -40,9 +42,7 @@ def matmul(x1: Any, x2: Any, /) -> Any:
     traced1, traced2 = type(x1) is Traced, type(x2) is Traced
     if not traced1 and not traced2:
         try:
-            return (
-                _gemm.matmul(x1, x2) if type(x1) is type(x2) else _library_function("matmul", x1, x2)(x1, x2)
-            )
+            return _product(x1, x2)
         except ValueError as error:
             explain("matmul", error, x1, x2)
     value1, value2 = x1, x2
@@ -112,7 +112,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     (2, 5)
     """
     if type(x1) is not Traced and type(x2) is not Traced:
-        return _library_function("tensordot", x1, x2)(x1, x2, axes=axes)
+        return _tensordot_of_library(x1, x2, axes=axes)
     shape1, shape2 = x1.shape, x2.shape
     if isinstance(axes, int):
         axes = (range(len(shape1) - axes, len(shape1)), range(axes))
@@ -153,7 +153,7 @@ def matrix_power(x: Any, n: int, /) -> Any:
            [0., 1.]])
     """
     if type(x) is not Traced:
-        return namespace(x).linalg.matrix_power(x, n)
+        return _matrix_power_of_library(x, n)
     if n == 0:
         return namespace(raw(x)).linalg.matrix_power(raw(x), 0)
     square = inv(x) if n < 0 else x
@@ -219,6 +219,15 @@ def inv(x: Any, /) -> Any:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
+def _product(x1: Any, x2: Any) -> Any:
+    """The product of plain arrays: where a profile finds `matmul`, which calls it by this name."""
+    return _gemm.matmul(x1, x2) if type(x1) is type(x2) else _library_function("matmul", x1, x2)(x1, x2)
+
+
+_tensordot_of_library = library("tensordot")
+_matrix_power_of_library = library("linalg.matrix_power")
+
+
 def adjoint(x: Any) -> Any:
     """The conjugate transpose."""
     return conj(x.mT)
@@ -265,6 +274,11 @@ def _right_fitted(g: Any, x1: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     if len(shape) == 2:  # one matrix for the whole batch: one product, not a sum of many
         x1, g = _rows(x1), _rows(g)
     return fit(matmul(x1.mT, g), shape, dtype)
+
+
+placed(
+    sys.modules[__name__], "_product", (_left_rule, _right_rule, _left_fitted, _right_fitted), name="matmul"
+)
 
 
 def _rows(x: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cutnn.array._define import binary, fit, stepwise, unary
+from cutnn.array._define import binary, fit, library, stepwise, unary
 from cutnn.device import namespace
 from cutnn.tape import Traced, constant, primitive, raw
 
@@ -134,8 +134,7 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Any:
     argument of a function, not its result.
     """
     if type(x1) is not Traced and type(x2) is not Traced:
-        condition = raw(condition)
-        return namespace(condition, x1, x2).where(condition, x1, x2)
+        return _where_of_library(raw(condition), x1, x2)
     return _where(raw(condition), x1, x2, _form(x1), _form(x2))
 
 
@@ -145,6 +144,9 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Any:
 )
 def _where(condition: Any, x1: Any, x2: Any, form1: Any, form2: Any) -> Any:
     return where(condition, x1, x2)
+
+
+_where_of_library = library("where")
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Any:

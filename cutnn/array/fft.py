@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cutnn.array._define import library
 from cutnn.array._linear import linear, normal_axes
 from cutnn.array.elementwise import conj
 from cutnn.array.manipulation import roll
@@ -38,6 +39,12 @@ __all__ = [
 # factor.
 _SWAPPED = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
 
+# Of plain arrays.
+_LIBRARY = {
+    name: library(f"fft.{name}")
+    for name in ("fft", "ifft", "fftn", "ifftn", "rfft", "irfft", "rfftn", "irfftn")
+}
+
 # ------------------------------------------------------------------------------------------------ transforms
 
 
@@ -51,14 +58,14 @@ def fft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwar
     np.complex128(6+0j)
     """
     if type(x) is not Traced:
-        return namespace(x).fft.fft(x, n=n, axis=axis, norm=norm)
+        return _LIBRARY["fft"](x, n=n, axis=axis, norm=norm)
     return _fftn(_prepared(x, n, axis), (axis,), norm, False)
 
 
 def ifft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Any:
     """ifft(x, /, *, n=None, axis=-1, norm="backward") of the Python array API standard; x may be real."""
     if type(x) is not Traced:
-        return namespace(x).fft.ifft(x, n=n, axis=axis, norm=norm)
+        return _LIBRARY["ifft"](x, n=n, axis=axis, norm=norm)
     return _fftn(_prepared(x, n, axis), (axis,), norm, True)
 
 
@@ -71,7 +78,7 @@ def fftn(
     """
     s, axes = _lengths_and_axes(x, s, axes)
     if type(x) is not Traced:
-        return namespace(x).fft.fftn(x, s=s, axes=axes, norm=norm)
+        return _LIBRARY["fftn"](x, s=s, axes=axes, norm=norm)
     return _fftn(_prepared(x, s, axes), axes, norm, False)
 
 
@@ -81,7 +88,7 @@ def ifftn(
     """ifftn(x, /, *, s=None, axes=None, norm="backward") of the Python array API standard; x may be real."""
     s, axes = _lengths_and_axes(x, s, axes)
     if type(x) is not Traced:
-        return namespace(x).fft.ifftn(x, s=s, axes=axes, norm=norm)
+        return _LIBRARY["ifftn"](x, s=s, axes=axes, norm=norm)
     return _fftn(_prepared(x, s, axes), axes, norm, True)
 
 
@@ -98,7 +105,7 @@ def rfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwa
     (3,)
     """
     if type(x) is not Traced:
-        return namespace(x).fft.rfft(x, n=n, axis=axis, norm=norm)
+        return _LIBRARY["rfft"](x, n=n, axis=axis, norm=norm)
     length = x.shape[axis] if n is None else n
     return _rfft(_resize(x, length, axis), length, axis, norm)
 
@@ -113,7 +120,7 @@ def irfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backw
     array([1., 2., 3.])
     """
     if type(x) is not Traced:
-        return namespace(x).fft.irfft(x, n=n, axis=axis, norm=norm)
+        return _LIBRARY["irfft"](x, n=n, axis=axis, norm=norm)
     length = 2 * (x.shape[axis] - 1) if n is None else n
     return _irfft(_complex(_resize(x, length // 2 + 1, axis)), length, axis, norm)
 
@@ -127,7 +134,7 @@ def rfftn(
     """
     s, axes = _lengths_and_axes(x, s, axes)
     if type(x) is not Traced:
-        return namespace(x).fft.rfftn(x, s=s, axes=axes, norm=norm)
+        return _LIBRARY["rfftn"](x, s=s, axes=axes, norm=norm)
     half = rfft(x, n=None if s is None else s[-1], axis=axes[-1], norm=norm)
     return fftn(half, s=None if s is None else s[:-1], axes=axes[:-1], norm=norm) if axes[:-1] else half
 
@@ -141,7 +148,7 @@ def irfftn(
     """
     s, axes = _lengths_and_axes(x, s, axes)
     if type(x) is not Traced:
-        return namespace(x).fft.irfftn(x, s=s, axes=axes, norm=norm)
+        return _LIBRARY["irfftn"](x, s=s, axes=axes, norm=norm)
     if axes[:-1]:
         x = ifftn(x, s=None if s is None else s[:-1], axes=axes[:-1], norm=norm)
     return irfft(x, n=None if s is None else s[-1], axis=axes[-1], norm=norm)

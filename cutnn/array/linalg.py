@@ -27,6 +27,7 @@ from cutnn.array._decompositions import (
     svd,
     svdvals,
 )
+from cutnn.array._define import library
 from cutnn.array._functions import expm, logm, powm, sqrtm
 from cutnn.array._linear import normal_axes
 from cutnn.array._low_rank import low_rank
@@ -104,7 +105,7 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: flo
     array([0.6, 0.8])
     """
     if type(x) is not Traced:
-        return namespace(x).linalg.vector_norm(x, axis=axis, keepdims=keepdims, ord=ord)
+        return _vector_norm_of_library(x, axis=axis, keepdims=keepdims, ord=ord)
     shape = x.shape
     if axis is None:
         x, axes = reshape(x, (-1,)), normal_axes("vector_norm", 0, 1)
@@ -117,6 +118,9 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: flo
     else:
         norm = _finite_norm(x, axes, ord)
     return reshape(norm, tuple(reduced))
+
+
+_vector_norm_of_library, _matrix_norm_of_library = map(library, ("linalg.vector_norm", "linalg.matrix_norm"))
 
 
 def _finite_norm_rule(g: Any, ans: Any, x: Any, ord: float) -> Any:
@@ -150,7 +154,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: float | str = "fro") 
            [0., 0.]])
     """
     if type(x) is not Traced:
-        return namespace(x).linalg.matrix_norm(x, keepdims=keepdims, ord=ord)
+        return _matrix_norm_of_library(x, keepdims=keepdims, ord=ord)
     if ord == "fro":
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from cutnn.array._define import library
 from cutnn.array._linear import explain, normal_axis
 from cutnn.array.indexing import along_axis
 from cutnn.device import namespace
@@ -37,10 +38,12 @@ def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = 
     if type(x) is Traced:
         order = argsort(x, axis=axis, descending=descending, stable=stable)
         return along_axis(x, order, axis, repeats=False)
-    xp = namespace(x)
     axis = normal_axis("sort", axis, len(x.shape))
-    ascending = xp.sort(x, axis=axis, stable=stable)
-    return xp.flip(ascending, axis=axis) if descending else ascending
+    ascending = _sort_of_library(x, axis=axis, stable=stable)
+    return namespace(x).flip(ascending, axis=axis) if descending else ascending
+
+
+_sort_of_library = library("sort")
 
 
 @constant

@@ -74,7 +74,7 @@ def reversible_end(system: System, steps: Any, X: Any) -> Any:
     """The last state, with a backward pass that keeps only it and computes the others from it."""
 
     @custom_vjp
-    def run(steps: Any, X: Any, matrices: Any) -> Any:
+    def reversible(steps: Any, X: Any, matrices: Any) -> Any:
         return end(system.over(matrices), steps, X)
 
     def forward(steps: Any, X: Any, matrices: Any) -> Any:
@@ -85,8 +85,8 @@ def reversible_end(system: System, steps: Any, X: Any) -> Any:
         last = end(own, steps, X)
         return last, functools.partial(_pull_back, own, steps, X, last)
 
-    run.defvjp(forward, lambda pull, g: pull(g))
-    return run(steps, X, system.matrices)
+    reversible.defvjp(forward, lambda pull, g: pull(g))
+    return reversible(steps, X, system.matrices)
 
 
 def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[Any, Any, Any]:

@@ -20,6 +20,7 @@ import optree
 from cutnn.device import namespace
 from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, manifolds_of, real_dtype, shaped
 from cutnn.optim.schedules import Schedule
+from cutnn.tape.operations import placed
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
@@ -243,6 +244,21 @@ class Optimizer:
         decay = (0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)
         for g, p, moments in zip(gradients, group.flats, group.parts, strict=True):
             kernel(g, 1.0 if scale is None else scale, *decay, *numbers, p, *moments)
+
+
+def _moved(optimizer: Optimizer, grads: Any) -> int:
+    """Bytes of a step: gradients are read, weights and moments read and written."""
+    sizes = [leaf.nbytes for leaf in optimizer._leaves]
+    return sum(sizes) * (3 + 2 * len(optimizer._moments))
+
+
+placed(
+    Optimizer,
+    "step",
+    name=lambda optimizer, grads: type(optimizer).__name__,
+    phase="optimizer",
+    moved=_moved,
+)
 
 
 class SGD(Optimizer):

@@ -150,6 +150,7 @@ def _joint(name: str, leaves: list[Any], step: Callable[..., Any]) -> Any:
             raise TypeError(f"{name}: its gradient has {len(parts)} arrays, its arguments {len(forms)}")
         return [_cotangent(name, h, form) for h, form in zip(parts, forms, strict=True)]
 
+    rule.__name__ = name  # for a profile
     for i, end in zip(
         floats, append(tape, ((slots, rule, ()),), tuple([ends[i] for i in floats])), strict=True
     ):

@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from cutnn.tape.operations import Change, operation
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Rule = Callable[..., Any]
 
@@ -150,7 +152,13 @@ def primitive(**rules: Rule | nondifferentiable) -> Callable[[Function], Functio
                     links.append((a.slot, rule, tuple([ans if i < 0 else values[i] for i in needs])))
             return append(tape, tuple(links), ans) if links else ans
 
-        return call  # type: ignore[return-value]
+        plain = forward
+
+        def watch(change: Change) -> None:
+            nonlocal forward
+            forward = change(plain)
+
+        return operation(call, rules.values(), watch)
 
     return decorate
 
@@ -164,7 +172,13 @@ def constant(function: Function) -> Function:
             kwargs = {name: raw(a) for name, a in kwargs.items()}
         return function(*[raw(a) for a in args], **kwargs)
 
-    return call  # type: ignore[return-value]
+    plain = function
+
+    def watch(change: Change) -> None:
+        nonlocal function
+        function = change(plain)
+
+    return operation(call, (), watch)
 
 
 def raw(x: Any) -> Any:
@@ -193,7 +207,13 @@ def _variadic(forward: Function, signature: inspect.Signature, rules: dict[str, 
         saved = tuple([given[n] for n in needs])
         return append(tape, ((slots, rule, saved),), ans)
 
-    return call  # type: ignore[return-value]
+    plain = forward
+
+    def watch(change: Change) -> None:
+        nonlocal forward
+        forward = change(plain)
+
+    return operation(call, rules.values(), watch)
 
 
 def _needs(forward: Callable[..., Any], name: str, rule: Any, names: list[str]) -> list[int]:
