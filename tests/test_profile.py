@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import importlib
 import io
 import threading
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 
 import cutnn as ct
-from cutnn import algebra, device, nn, optim
+from cutnn import _launches, algebra, device, nn, optim
 from cutnn.tape import derivatives
 from cutnn.tape.operations import known
 from tests import pretend
@@ -670,6 +671,118 @@ def test_nothing_is_timed_in_a_captured_queue(pretend_device, monkeypatch):
     assert (row_of(p, "tanh").calls, row_of(p, "tanh").time) == (1, 0.0)
 
 
+class Cupti:
+    """What counts of CUPTI: the callback, called by `launch` on entering and on leaving a function."""
+
+    def __init__(self, refuses=(), knows=_launches._LAUNCHES):
+        self.refuses, self.knows, self.enabled, self.callback = refuses, knows, [], None
+
+    def cuptiSubscribe(self, subscriber, callback, data):
+        if "subscribe" not in self.refuses:
+            self.callback = callback
+        return "subscribe" in self.refuses
+
+    def cuptiEnableCallback(self, on, subscriber, domain, what):
+        assert (on, domain) == (1, 1)
+        self.enabled += [what] * (what in self.knows)
+        return what not in self.knows
+
+    def cuptiUnsubscribe(self, subscriber):
+        self.callback = None
+
+    def launch(self, what=307):
+        if self.callback is not None and what in self.enabled:
+            for site in (0, 1):
+                self.callback(None, 1, what, ctypes.pointer(ctypes.c_int(site)))
+
+
+@pytest.fixture
+def cupti(monkeypatch):
+    library = Cupti()
+    monkeypatch.setattr(_launches, "_cupti", lambda: library)
+    return library
+
+
+def on_a_pretend_gpu(monkeypatch):
+    events = device.EventClock(pretend.PretendArray, lambda: 0.0, lambda a, b: 0.0)
+    monkeypatch.setattr(module, "event_clock", lambda: events)
+
+
+def test_kernels_are_counted_once(pretend_device, monkeypatch, cupti):
+    on_a_pretend_gpu(monkeypatch)
+
+    @ct.primitive(x=lambda g: (cupti.launch(), cupti.launch(514), g)[2])
+    def inner(x):
+        cupti.launch()
+        return x + 1
+
+    @ct.primitive(x=lambda g: g)
+    def outer(x):
+        for what in (652, 653, 12):  # the last is no launch
+            cupti.launch(what)
+        return inner(x)
+
+    x = pretend_device.asarray(X)
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(outer(x) + inner(x)))(x)
+        cupti.launch()
+    assert row_of(p, "outer").kernels == 2
+    assert row_of(p, "inner").kernels == 2
+    assert row_of(p, "inner", "backward").kernels == 2
+    assert row_of(p, "outer", "backward").kernels == row_of(p, "sum").kernels == 0
+    assert "kernels" in str(p)
+    assert cupti.callback is None
+    cupti.launch()
+
+
+def test_kernels_are_those_of_the_own_thread(pretend_device, monkeypatch, cupti):
+    on_a_pretend_gpu(monkeypatch)
+
+    @ct.primitive(x=lambda g: g)
+    def waits(x):
+        other = threading.Thread(target=cupti.launch)
+        other.start()
+        other.join()
+        return x + 1
+
+    with ct.profile() as p:
+        waits(pretend_device.asarray(X))
+    assert row_of(p, "waits").kernels == 0
+
+
+@pytest.mark.parametrize("library", [None, Cupti(refuses=["subscribe"]), Cupti(knows=())])
+def test_kernels_that_cannot_be_counted_are_not_known(pretend_device, monkeypatch, library):
+    on_a_pretend_gpu(monkeypatch)
+    monkeypatch.setattr(_launches, "_cupti", lambda: library)
+    with ct.profile() as p:
+        ct.tanh(pretend_device.asarray(X))
+    assert row_of(p, "tanh").kernels is None and "kernels" not in str(p)
+    assert library is None or library.callback is None
+
+
+def test_a_driver_that_knows_some_launches_counts_those(pretend_device, monkeypatch):
+    on_a_pretend_gpu(monkeypatch)
+    older = Cupti(knows=(307,))
+    monkeypatch.setattr(_launches, "_cupti", lambda: older)
+    with ct.profile() as p:
+        ct.tanh(pretend_device.asarray(X))
+    assert row_of(p, "tanh").kernels == 0
+
+
+def test_cupti_is_looked_for_in_wheels_first(tmp_path, monkeypatch):
+    (tmp_path / "nvidia" / "cu13" / "lib").mkdir(parents=True)
+    library = tmp_path / "nvidia" / "cu13" / "lib" / "libcupti.so.13"
+    library.write_text("no library")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(_launches.importlib.util, "find_spec", lambda name: Spec([str(tmp_path / name)]))
+    assert list(_launches._names()) == [str(library), "libcupti.so.13", "libcupti.so.12", "libcupti.so"]
+
+
+class Spec:
+    def __init__(self, places):
+        self.submodule_search_locations = places
+
+
 @pytest.mark.gpu
 def test_on_a_gpu():
     x = ct.to_device(np.ones((64, 512, 512), dtype=np.float32), "cuda:0")
@@ -680,6 +793,7 @@ def test_on_a_gpu():
     product = row_of(p, "matmul")
     assert product.flops == 2 * 64 * 512**3
     assert 1e11 < product.rate < 1e16
+    assert product.kernels is None or product.kernels >= 1
     assert sum(row.time for row in p.rows) <= 1.05 * p.wall
 
 
