@@ -151,12 +151,12 @@ class profile:
     @property
     def outside(self) -> float:
         """Seconds outside of operations: Python, the tape, and what the program does without cutnn."""
-        return max(0.0, self.wall - self.own - math.fsum(tally.time for tally in self._tally.values()))
+        return self._whole - self._inside
 
     def group(self, by: str = "operation", sort: str = "time") -> list[Row]:
         """The rows, one for each operation and phase, with `by="shape"` for each shape, with "phase" for each phase."""
         _check(by, sort)
-        whole = max(self.wall - self.own, 1e-12)
+        whole = self._whole or 1.0
         sums: dict[tuple[str, str, str], _Sum] = {}
         for (name, phase, *forms), tally in self._tally.items():
             key = ("" if by == "phase" else name, phase, _text(*forms) if by == "shape" else "")
@@ -182,8 +182,10 @@ class profile:
         if rest:
             left = sum(row.time for row in rest)
             lines.append([f"{len(rest)} more", "", "", "", *_time(left, sum(row.share for row in rest))])
-        whole = max(self.wall - self.own, 1e-12)
-        lines.append(["outside of operations", "", "", "", *_time(self.outside, self.outside / whole)])
+        whole = self._whole
+        lines.append(
+            ["outside of operations", "", "", "", *_time(self.outside, self.outside / (whole or 1.0))]
+        )
         lines.append(["all", "", "", "", *_time(whole, 1.0)])
         lines = [line + [""] * (len(_HEAD) - len(line)) for line in lines]
         kept = [k for k in range(len(_HEAD)) if any(line[k] for line in lines[1:])]
@@ -222,6 +224,15 @@ class profile:
 
     def __str__(self) -> str:
         return self.table()
+
+    @property
+    def _inside(self) -> float:
+        return math.fsum(tally.time for tally in self._tally.values())
+
+    @property
+    def _whole(self) -> float:
+        """The time without the profile's own; a GPU may have worked in that, so no less than the operations'."""
+        return max(self.wall - self.own, self._inside)
 
 
 # ------------------------------------------------------------------------------------------------ recording

@@ -17,8 +17,9 @@ from hypothesis import given
 
 import cutnn as ct
 from cutnn import _launches, algebra, device, nn, optim
+from cutnn.array import _define
 from cutnn.tape import derivatives
-from cutnn.tape.operations import known
+from cutnn.tape.operations import known, unwatched
 from tests import pretend
 
 module = importlib.import_module("cutnn.profile")
@@ -142,6 +143,13 @@ def test_a_broadcast_array_counts_the_memory_that_it_covers():
         ct.exp(np.broadcast_to(np.ones(3), (100, 3)))
         ct.exp(np.zeros((0, 3)))
     assert row_of(p, "exp").bytes == 3 * 8 + 300 * 8
+
+
+def test_the_gradient_of_indexing_moves_what_is_written():
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(x[1]))(X)
+    assert row_of(p, "getitem", "backward").bytes == 0
+    assert row_of(p, "put", "backward").bytes == 8 + X.nbytes  # of a cotangent that is one number, broadcast
 
 
 def test_an_array_that_is_given_twice_is_read_once():
@@ -401,6 +409,15 @@ def test_what_the_profile_takes_is_taken_off(clock, monkeypatch):
     assert (p.own, p.wall, p.outside) == (200.0, 204.0, 0.0)
 
 
+def test_what_events_take_is_taken_off(clock, monkeypatch):
+    events = device.EventClock(pretend.PretendArray, lambda: clock(7.0), lambda a, b: 0.0)
+    monkeypatch.setattr(module, "event_clock", lambda: events)
+    inner, outer = make(clock)
+    with ct.profile() as p:
+        outer(X)
+    assert (row_of(p, "outer").time, row_of(p, "outer").total, p.own) == (3.0, 4.0, 14.0)
+
+
 def test_real_times_add_up():
     with ct.profile() as p:
         for _ in range(20):
@@ -440,7 +457,7 @@ def test_all_is_as_it_was():
     assert before[3:] and any(np.tanh in cell.values() for cell in before if isinstance(cell, dict))
 
 
-def test_all_is_as_it_was_after_an_exception():
+def test_all_is_as_it_was_after_an_exception(capsys):
     before = places()
 
     @ct.primitive(x=lambda g: 1 / 0)
@@ -459,6 +476,7 @@ def test_all_is_as_it_was_after_an_exception():
         fails(X)
     assert places() == before
     assert calls(p)["fails_backward", "backward"] == calls(p)["fails", "forward"] == 1
+    assert capsys.readouterr().out == ""
     with p:
         ct.tanh(X)
     assert row_of(p, "tanh").calls == 1 and p.runs == 3
@@ -607,6 +625,20 @@ def test_each_thread_has_its_own():
     assert places() == before
 
 
+def test_a_profile_that_ends_while_another_thread_looks_a_function_up():
+    functions = _define._Functions("tanh")
+
+    def ends_meanwhile(function):
+        functions.watch(unwatched)
+        return lambda x: function(x)
+
+    functions.watch(ends_meanwhile)
+    functions.learn(np.ndarray, X)
+    assert functions.known == {}
+    functions.learn(np.ndarray, X)
+    assert functions.known == {np.ndarray: np.tanh}
+
+
 # ------------------------------------------------------------------------------------------ another library
 
 
@@ -654,13 +686,38 @@ def test_time_on_a_gpu_is_between_events(pretend_device, monkeypatch):
     assert row_of(p, "outer", "backward").total == 6.0
     assert row_of(p, "backward pass", "backward").total == 8.0
 
-    monkeypatch.setattr(module, "_PENDING", 2)  # many operations: events are read now and then
-    read.clear()
+    @ct.primitive(x=lambda g: g)
+    def hidden(x):
+        inner(on_gpu)
+        return x
+
+    on_gpu = x
+    with ct.profile() as p:
+        hidden(X)  # nothing that it was given is on the GPU, and what it did is
+    assert (row_of(p, "hidden").time, row_of(p, "hidden").total) == (0.0, 1.0)
+
+
+def test_events_of_many_operations_are_read_between_operations(pretend_device, monkeypatch):
+    queue, waits = [0.0], []
+
+    def synchronize():
+        recorder = getattr(module._here, "recorder", None)
+        waits.append(recorder is not None and recorder.frame is not None)
+
+    def slow(seconds):
+        queue[0] += seconds
+
+    events = device.EventClock(pretend.PretendArray, lambda: queue[0], lambda a, b: b - a)
+    monkeypatch.setattr(module, "event_clock", lambda: events)
+    monkeypatch.setattr(module, "synchronize", synchronize)
+    monkeypatch.setattr(module, "_PENDING", 2)
+    _, outer = make(slow)
+    x = pretend_device.asarray(X)
     with ct.profile() as p:
         for _ in range(10):
-            inner(x)
-        assert read
-    assert row_of(p, "inner").time == 10.0
+            outer(x)
+    assert len(waits) == 2 + 5 and not any(waits)
+    assert (row_of(p, "outer").time, row_of(p, "outer").total) == (30.0, 40.0)
 
 
 def test_nothing_is_timed_in_a_captured_queue(pretend_device, monkeypatch):
@@ -883,6 +940,12 @@ def test_entered_again_it_adds():
             ct.tanh(X)
     assert p.runs == 3 and row_of(p, "tanh").calls == 3 and row_of(p, "tanh").bytes == 6 * X.nbytes
     assert "entered 3 times" in str(p)
+
+
+def test_a_look_before_the_block_ends():
+    with ct.profile() as p:
+        ct.tanh(X)
+        assert row_of(p, "tanh").share == 1.0
 
 
 def test_an_empty_block():

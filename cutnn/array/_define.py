@@ -30,15 +30,15 @@ def unary(name: str, rule: Rule, fit: bool = False) -> Callable[[Any], Any]:
     The rule takes `g` and any of `x`, `ans`. With `fit` the cotangent is brought to x's dtype (a function that
     takes complex arrays to real ones).
     """
-    table: dict[type, Any] = {}
-    change: Change = unwatched
+    functions = _Functions(name)
+    table = functions.known
     save = _saver(rule, "x")
 
     def call(x: Any, /) -> Any:
         if type(x) is not Traced:
             function = table.get(type(x))
             if function is None:
-                function = table[type(x)] = change(_library_function(name, x))
+                function = functions.learn(type(x), x)
             return function(x)
         value = x.value
         ans = call(value)
@@ -49,12 +49,7 @@ def unary(name: str, rule: Rule, fit: bool = False) -> Callable[[Any], Any]:
             tape.append(((x.slot, rule, save(ans, value)),))
         return Traced(ans, tape, len(tape) - 1)
 
-    def watch(to: Change) -> None:
-        nonlocal change
-        change = to
-        table.clear()
-
-    return operation(_named(call, name, "x, /", rule), (rule,), watch)
+    return operation(_named(call, name, "x, /", rule), (rule,), functions.watch)
 
 
 def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
@@ -62,8 +57,8 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
 
     The rules take `g` and any of `x1`, `x2`, `ans`.
     """
-    table: dict[type, Any] = {}
-    change: Change = unwatched
+    functions = _Functions(name)
+    table = functions.known
     rule1, rule2 = x1, x2
     save1, save2 = _saver(rule1, "x1, x2"), _saver(rule2, "x1, x2")
 
@@ -75,10 +70,10 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
                 if kind in _SCALARS:
                     kind = type(x2)
                 elif type(x2) not in _SCALARS:
-                    return change(_library_function(name, x1, x2))(x1, x2)
+                    return functions.of(x1, x2)(x1, x2)
             function = table.get(kind)
             if function is None:
-                function = table[kind] = change(_library_function(name, x1, x2))
+                function = functions.learn(kind, x1, x2)
             return function(x1, x2)
         value1, value2 = x1, x2
         if traced1:
@@ -111,12 +106,7 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
         tape.append((link1, link2) if traced1 else (link2,))
         return Traced(ans, tape, len(tape) - 1)
 
-    def watch(to: Change) -> None:
-        nonlocal change
-        change = to
-        table.clear()
-
-    return operation(_named(call, name, "x1, x2, /", rule1, rule2), (rule1, rule2), watch)
+    return operation(_named(call, name, "x1, x2, /", rule1, rule2), (rule1, rule2), functions.watch)
 
 
 def stepwise(name: str, arguments: str = "x, /") -> Callable[..., Any]:
@@ -133,17 +123,13 @@ def library(name: str) -> Callable[..., Any]:
 
     It is for functions that leave plain arrays to the library and compute with others when they are traced.
     """
-    change: Change = unwatched
+    functions = _Functions(name)
 
     def call(*args: Any, **options: Any) -> Any:
-        return change(_library_function(name, *args))(*args, **options)
-
-    def watch(to: Change) -> None:
-        nonlocal change
-        change = to
+        return functions.of(*args)(*args, **options)
 
     call.__name__ = call.__qualname__ = name.rpartition(".")[2]
-    return operation(call, (), watch)
+    return operation(call, (), functions.watch)
 
 
 def fit(g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -169,6 +155,29 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 def _fitted(g: Any, rule: Rule, shape: tuple[int, ...], dtype: Any, *saved: Any) -> Any:
     return fit(rule(g, *saved), shape, dtype)
+
+
+class _Functions:
+    """The libraries' functions of one name; `known` has some by the type of array, as they are watched."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.known: dict[type, Any] = {}
+        self.change: Change = unwatched
+
+    def of(self, *args: Any) -> Any:
+        return self.change(_library_function(self.name, *args))
+
+    def learn(self, kind: type, *args: Any) -> Any:
+        change = self.change
+        function = self.known[kind] = change(_library_function(self.name, *args))
+        if change is not self.change:  # another thread began or ended a profile meanwhile
+            self.known.pop(kind, None)
+        return function
+
+    def watch(self, change: Change) -> None:
+        self.change = change
+        self.known.clear()
 
 
 def _library_function(name: str, *args: Any) -> Callable[..., Any]:
