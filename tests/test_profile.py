@@ -19,10 +19,11 @@ import cutnn as ct
 from cutnn import _launches, algebra, device, nn, optim
 from cutnn.array import _define
 from cutnn.tape import derivatives
-from cutnn.tape.operations import known, unwatched
+from cutnn.tape.operations import known, placed, unwatched
+from cutnn.tape.record import append
 from tests import pretend
 
-module = importlib.import_module("cutnn.profile")
+module = importlib.import_module("cutnn._profiler")
 
 X = np.random.default_rng(0).standard_normal((4, 3, 3))
 
@@ -104,6 +105,51 @@ def test_flops_of_products_of_one_matrix_with_a_batch(shape):
     work = 2 * 50 * matrix.shape[0] * 3 * 2
     assert row_of(p, "matmul").flops == work
     assert sum(row.flops or 0 for row in p.rows if row.phase == "backward") == work
+
+
+def test_flops_are_not_those_of_a_users_function_of_the_same_name():
+    @ct.primitive(x=lambda g: g)
+    def matmul(x):
+        return x + 1
+
+    @ct.primitive(x=lambda g: g)
+    def tensordot(x):
+        return x + 1
+
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(matmul(tensordot(x))))(X)
+    assert all(row.flops is None for row in p.rows)
+
+
+def test_rules_that_are_methods_go_by_the_name_of_their_object():
+    """As those of a kernel that is made for its shapes, with a record of its own."""
+
+    class Kernel:
+        __name__ = "twice"
+
+        def pull(self, g):
+            return 2 * g
+
+    def twice(x):
+        return append(x.tape, ((x.slot, Kernel().pull, ()),), 2 * x.value)
+
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(twice(x)))(X)
+    assert row_of(p, "twice", "backward").calls == 1
+
+
+def test_names_may_depend_on_the_arguments():
+    class Kernel:
+        def __init__(self, name):
+            self.name = name
+
+        def run(self, x):
+            return x + 1
+
+    placed(Kernel, "run", name=lambda kernel, x: kernel.name)
+    with ct.profile() as p:
+        Kernel("first").run(X), Kernel("second").run(X), Kernel("first").run(X)
+    assert calls(p) == {("first", "forward"): 2, ("second", "forward"): 1}
 
 
 def test_transforms_of_an_algebra():
