@@ -86,16 +86,17 @@ Tally = dict[tuple[str, str, tuple[Any, ...], Any], Sum]  # by operation, phase,
 class _Frame:
     """An operation at work: what it is, and what those inside it did so far.
 
-    Where it is inside of itself, in the same phase, `outer` is the outermost one, which has the row.
+    Where it is inside of itself, in the same phase, `outer` is the outermost one, which has the row. `computes` is
+    false of what only runs others: a backward pass, the rule of a checkpoint.
     """
 
     __slots__ = (
-        "bytes", "flops", "inner", "kernels", "launched", "name", "on_gpu", "outer", "own", "parent", "phase", "start",
-        "stop", "tally",
+        "bytes", "computes", "inner", "kernels", "launched", "name", "on_gpu", "outer", "own", "parent", "phase",
+        "start", "stop", "tally",
     )  # fmt: skip
 
-    def __init__(self, name: str, phase: str, parent: _Frame | None, launched: int) -> None:
-        self.name, self.phase, self.parent = name, phase, parent
+    def __init__(self, name: str, phase: str, computes: bool, parent: _Frame | None, launched: int) -> None:
+        self.name, self.phase, self.computes, self.parent = name, phase, computes, parent
         self.outer, above = self, parent
         while above is not None:
             if above.name == name and above.phase == phase:
@@ -103,8 +104,7 @@ class _Frame:
                 break
             above = above.parent
         self.tally = Sum()
-        # Of the operations inside: seconds, bytes, flops, kernels.
-        self.inner, self.bytes, self.flops, self.kernels = 0.0, 0, 0, 0
+        self.inner, self.bytes, self.kernels = 0.0, 0, 0  # of the operations inside; the first are seconds
         # When it began: what the profile had taken, and the kernels there had been.
         self.own, self.launched = 0.0, launched
         self.on_gpu = False
@@ -135,13 +135,14 @@ class Recorder:
         kwargs: dict[str, Any],
         moved: Callable[..., int] | None = None,
         flops: Callable[..., int] | None = None,
+        computes: bool = True,
     ) -> Any:
         """function(*args, **kwargs), counted."""
         entered = perf_counter()
         before = self.phase
         if phase is not None:
             self.phase = phase
-        frame = self.frame = _Frame(name, self.phase, self.frame, self.launched)
+        frame = self.frame = _Frame(name, self.phase, computes, self.frame, self.launched)
         if self.events is not None:
             frame.start = self.events.record()
         began = perf_counter()
@@ -163,24 +164,30 @@ class Recorder:
                 if frame.on_gpu:
                     frame.stop = self.events.record()
             traffic = moved(*args, **kwargs) if moved is not None else _traffic(arrays, results, ans)
-            work = flops(args, ans) if flops is not None and results else 0
-            self._finish(frame, seconds, traffic, work, arrays, results)
+            if flops is not None and results:
+                frame.outer.tally.flops += flops(args, ans)
+            self._finish(frame, seconds, traffic, arrays, results)
             self.own += perf_counter() - ended
 
+    def part(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, flops: Callable[..., int] | None
+    ) -> Any:
+        """function(*args, **kwargs), which counts to the operation that called it."""
+        assert self.frame is not None
+        ans = function(*args, **kwargs)
+        if flops is not None:
+            ended = perf_counter()
+            self.frame.outer.tally.flops += flops(args, ans)
+            self.own += perf_counter() - ended
+        return ans
+
     def _finish(
-        self,
-        frame: _Frame,
-        seconds: float,
-        traffic: int,
-        work: int,
-        arrays: list[Any],
-        results: list[Any],
+        self, frame: _Frame, seconds: float, traffic: int, arrays: list[Any], results: list[Any]
     ) -> None:
-        traffic, work = max(traffic, frame.bytes), max(work, frame.flops)
+        traffic = max(traffic, frame.bytes)
         launched = self.launched - frame.launched
         here = frame.outer.tally
         here.bytes += traffic - frame.bytes
-        here.flops += work - frame.flops
         here.kernels += launched - frame.kernels
         if not frame.on_gpu:
             here.time += seconds - frame.inner
@@ -188,7 +195,6 @@ class Recorder:
             above = frame.parent
             above.inner += seconds
             above.bytes += traffic
-            above.flops += work
             above.kernels += launched
             above.on_gpu = above.on_gpu or frame.on_gpu
         if frame.start is not None and frame.stop is not None:
@@ -226,8 +232,13 @@ class Recorder:
 
     def rule(self, g: Any, rule: Callable[..., Any], saved: tuple[Any, ...]) -> Any:
         """A cotangent by a rule of an operation."""
-        name, flops = _known_as(rule, saved)
-        return self.call(name, None, rule, (g, *saved), {}, flops=flops)
+        name = _name_of(rule, saved)
+        if name is not None:
+            return self.call(name, None, rule, (g, *saved), {})
+        # One that no operation has, a checkpoint's or that of a kernel made for its shapes, goes by its own name, a
+        # method by that of its object.
+        name = str(getattr(getattr(rule, "__self__", rule), "__name__", "function"))
+        return self.call(name, None, rule, (g, *saved), {}, computes=False)
 
 
 class _WatchedTape:
@@ -258,18 +269,20 @@ def _watched_pass(tape: Tape, seeds: dict[int, Any], inputs: int, consume: bool)
     if recorder is None:
         return _plain_pass(tape, seeds, inputs, consume)
     args = (_WatchedTape(tape, recorder), seeds, inputs, consume)
-    ans: list[Any] = recorder.call("backward pass", "backward", _plain_pass, args, {}, moved=lambda *_: 0)
+    ans: list[Any] = recorder.call(
+        "backward pass", "backward", _plain_pass, args, {}, moved=lambda *_: 0, computes=False
+    )
     return ans
 
 
 def _change_for(operation: Operation) -> Change:
     """What stands in the place of an operation while there is a profile."""
     given = operation.name or operation.function.__name__.lstrip("_")
-    flops, of_rule = None, None
+    flops = None
     if isinstance(given, str):
         if operation.function.__module__.startswith("cutnn."):  # a user's function may have the same name
-            flops, of_rule = _FLOPS.get(given), _RULE_FLOPS.get(given)
-        _rules.update({rule: (given, of_rule) for rule in operation.rules if callable(rule)})
+            flops = _FLOPS.get(given)
+        _rules.update({rule: given for rule in operation.rules if callable(rule)})
 
     def change(function: Any) -> Any:
         @functools.wraps(function)
@@ -277,24 +290,25 @@ def _change_for(operation: Operation) -> Change:
             recorder = getattr(_here, "recorder", None)
             if recorder is None:
                 return function(*args, **kwargs)
+            if operation.part and recorder.frame is not None and recorder.frame.computes:
+                return recorder.part(function, args, kwargs, flops)
             name = given if isinstance(given, str) else given(*args, **kwargs)
-            return recorder.call(name, operation.phase, function, args, kwargs, operation.moved, flops)
+            computes = operation.phase is None
+            return recorder.call(
+                name, operation.phase, function, args, kwargs, operation.moved, flops, computes
+            )
 
         return watched
 
     return change
 
 
-def _known_as(rule: Any, saved: tuple[Any, ...]) -> tuple[str, Callable[..., int] | None]:
-    """The name of the operation that a rule belongs to, and the flops of the rule.
-
-    A rule that wraps another has that as the first thing it saved. One that no operation has, a checkpoint's or that
-    of a kernel made for its shapes, goes by its own name, a method by that of its object.
-    """
+def _name_of(rule: Any, saved: tuple[Any, ...]) -> str | None:
+    """The operation that a rule belongs to; one that wraps another has that as the first thing it saved."""
     for candidate in (rule, *saved[:1]):
         if callable(candidate) and candidate in _rules:
             return _rules[candidate]
-    return str(getattr(getattr(rule, "__self__", rule), "__name__", "function")), None
+    return None
 
 
 def _launched() -> None:
@@ -306,7 +320,7 @@ def _launched() -> None:
 _here = threading.local()  # its recorder, where the thread has one
 _lock = threading.Lock()
 _active = 0  # profiles, of all threads
-_rules: dict[Any, tuple[str, Any]] = {}  # what the rules of operations are known as, while there is a profile
+_rules: dict[Any, str] = {}  # the name of the operation that a rule belongs to, while there is a profile
 _plain_pass = derivatives.backward
 _end_counting: Callable[[], None] | None = None  # where kernels are counted
 _PENDING = 50_000  # operations whose events are held before the first are read
@@ -347,25 +361,13 @@ def _of_product(args: Any, ans: Any) -> int:
     return _multiply_adds(ans, math.prod(ans.shape) * args[0].shape[-1])
 
 
-def _of_mode_product(args: Any, ans: Any) -> int:
-    return _multiply_adds(ans, math.prod(args[0].shape) * args[1].shape[0])
-
-
 def _of_tensordot(args: Any, ans: Any) -> int:
     """f₁ k and k f₂ numbers make f₁ f₂."""
     return _multiply_adds(ans, math.isqrt(math.prod([*args[0].shape, *args[1].shape, *ans.shape])))
-
-
-def _of_product_rule(args: Any, ans: Any) -> int:
-    """Of g (l, m) and x2 (p, m), or x1 (l, p): l p m, for as many matrices as g has."""
-    g, x = args[0], args[1]
-    left = ans.shape[-2] == g.shape[-2] and x.shape[-1] == g.shape[-1]
-    return _multiply_adds(ans, math.prod(g.shape) * x.shape[-2 if left else -1])
 
 
 def _multiply_adds(ans: Any, count: int) -> int:
     return count * (8 if ans.dtype.kind == "c" else 2)
 
 
-_FLOPS = {"matmul": _of_product, "mode_product": _of_mode_product, "tensordot": _of_tensordot}
-_RULE_FLOPS = {"matmul": _of_product_rule}
+_FLOPS = {"matmul": _of_product, "tensordot": _of_tensordot}

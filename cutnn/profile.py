@@ -77,8 +77,8 @@ class profile:
     of operations". Functions that only make arrays (`zeros`, `asarray`) are no operations.
 
     *Bytes* are the least that has to move: each array that is read, once, and each result, once; temporaries of an
-    operation are not among them, and a view moves nothing. *Flops* are known of products of matrices: 2 l p m, and four
-    times that of complex ones.
+    operation are not among them, and a view moves nothing. *Flops* are those of products of matrices, 2 l p m, and four
+    times that of complex ones. A product inside another operation, a transform say, counts to that.
 
     *On a GPU* time is taken by CUDA events around each operation, which are read when the block ends; no operation
     waits. Where the host is slower than the GPU, the time is that of the host. Kernels are counted, a captured graph as

@@ -162,6 +162,27 @@ def test_transforms_of_an_algebra():
     assert row_of(p, "mode_product", "backward").flops == 2 * (2 * 4 * X.size)
 
 
+def test_products_inside_an_operation_count_to_it():
+    @ct.primitive(x=lambda g, x: ct.matmul(g, x))
+    def square_of(x):
+        return ct.matmul(x, x)
+
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(ct.matmul(square_of(x), x)))(X)
+    work = 2 * 4 * 3**3
+    assert (row_of(p, "square_of").flops, row_of(p, "square_of", "backward").flops) == (work, work)
+    assert (row_of(p, "matmul").flops, row_of(p, "matmul").calls) == (work, 1)
+    assert (row_of(p, "matmul", "backward").flops, row_of(p, "matmul", "backward").calls) == (2 * work, 2)
+
+
+def test_products_that_a_checkpoint_computes_again_are_their_own():
+    with ct.profile() as p:
+        ct.grad(lambda x: ct.sum(ct.checkpoint(lambda x: ct.matmul(x, X))(x)))(X)
+    work = 2 * 4 * 3**3
+    assert (row_of(p, "matmul").flops, row_of(p, "matmul").calls) == (work, 1)
+    assert (row_of(p, "matmul", "backward").flops, row_of(p, "matmul", "backward").calls) == (2 * work, 2)
+
+
 def test_an_operation_in_itself_is_one_call():
     star = algebra.dct(4)
     A = np.swapaxes(X, -1, -2)  # a transposed weight: the mode product calls itself

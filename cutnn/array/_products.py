@@ -277,7 +277,11 @@ def _right_fitted(g: Any, x1: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 placed(
-    sys.modules[__name__], "_product", (_left_rule, _right_rule, _left_fitted, _right_fitted), name="matmul"
+    sys.modules[__name__],
+    "_product",
+    (_left_rule, _right_rule, _left_fitted, _right_fitted),
+    name="matmul",
+    part=True,
 )
 
 

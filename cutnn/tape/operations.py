@@ -21,10 +21,10 @@ class Operation:
     `watch(change)` puts change(f) wherever the operation calls f to compute, and `watch(unwatched)` f itself. A name
     may be a function of the arguments of f. `phase` is what all that happens in f belongs to, where that is not for its
     caller to say, and `moved(*args)` the bytes that f reads and writes, where those of its arguments and its result are
-    not.
+    not. What is a `part` of other operations counts to the one that calls it, and is one by itself where none does.
     """
 
-    __slots__ = ("__weakref__", "function", "moved", "name", "phase", "rules", "watch")
+    __slots__ = ("__weakref__", "function", "moved", "name", "part", "phase", "rules", "watch")
 
     def __init__(
         self,
@@ -34,9 +34,10 @@ class Operation:
         name: str | Callable[..., str] | None = None,
         phase: str | None = None,
         moved: Callable[..., int] | None = None,
+        part: bool = False,
     ) -> None:
         self.function, self.rules, self.watch = function, tuple(rules), watch
-        self.name, self.phase, self.moved = name, phase, moved
+        self.name, self.phase, self.moved, self.part = name, phase, moved, part
 
 
 def operation(function: Any, rules: Iterable[Any], watch: Callable[[Change], None], **more: Any) -> Any:
