@@ -85,7 +85,7 @@ class Preset:
     epochs: int
     shuffle: bool | str
     init: nn.initializers.Initializer = nn.initializers.authors
-    layer: type[nn.TLinear] = nn.TLinear
+    domain: str = "spatial"
     learning_rate: float = 1e-3
     matrix_init: nn.initializers.Initializer = nn.initializers.authors
     matrix_learning_rate: float = 1e-3
@@ -98,7 +98,7 @@ _BETTER = Preset(
     epochs=50,
     shuffle=True,
     init=mixing,
-    layer=nn.FaceLinear,
+    domain="transform",
     learning_rate=2e-2,
     matrix_init=nn.initializers.transform_aware,
     matrix_learning_rate=2e-3,
@@ -140,7 +140,7 @@ def build(kind: str, star: algebra.StarAlgebra, preset: Preset, seed: int) -> nn
     if matrix:
         model = nn.Autoencoder(algebra.plain(), sizes, init=preset.matrix_init, seed=seed)
     else:
-        model = nn.Autoencoder(star, sizes, tied=tied, layer=preset.layer, init=preset.init, seed=seed)
+        model = nn.Autoencoder(star, sizes, tied=tied, domain=preset.domain, init=preset.init, seed=seed)
     if preset.init is mixing and not matrix:  # after the last layer there is nothing to mix
         last = model.decoder[-1]
         (last if model.tied else last.bias)[...] = 0

@@ -187,3 +187,23 @@ def test_a_seed_gives_the_same_weights_on_both():
 def test_operands_on_two_devices_are_refused():
     with pytest.raises(TypeError, match="cpu|NumPy|numpy"):
         ct.add(np.ones(2), on_gpu(np.ones(2)))
+
+
+@pytest.mark.parametrize("domain", ["spatial", "transform"])
+@pytest.mark.parametrize("name", ["dct", "fft", "order 4"])
+def test_networks_in_both_domains(name, domain):
+    star = ALGEBRAS[name]
+    net = nn.HamiltonianNet(
+        star, 3, depth=3, form="two-block", reversible=True, dtype=np.float64, seed=0, domain=domain
+    )
+    X = star.random(3, 4, seed=1)
+
+    def f(net, X):
+        return ct.sum(net(X) ** 2) + nn.Tikhonov(0.1)(net)
+
+    here, gradient = ct.value_and_grad(f)(net, X)
+    there, gradient_there = ct.value_and_grad(f)(on_gpu(net), on_gpu(X))
+    np.testing.assert_allclose(ct.to_host(there), here, rtol=1e-10)
+    for a, b in zip(gradient.steps, gradient_there.steps, strict=True):
+        np.testing.assert_allclose(ct.to_host(b.first.weight), a.first.weight, atol=1e-9)
+        np.testing.assert_allclose(ct.to_host(b.second.bias), a.second.bias, atol=1e-9)

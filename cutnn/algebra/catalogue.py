@@ -280,10 +280,10 @@ def from_data(
 def projected(Q: Any) -> StarAlgebra:
     """The projected algebra of Q, (n, q) with orthonormal columns: A ★ B = ((A ×₃ Qᴴ) △ (B ×₃ Qᴴ)) ×₃ Q.
 
-    Tubes have length n and transforms q faces: products cost, and layers that hold their faces (`nn.FaceLinear`)
-    have, q/n of what they do for M = Qᴴ with q = n. `forward` applies Qᴴ, `inverse` Q, and one after the other is
-    the projector on the range, the tensors whose tubes are in the span of Q. On the range this is an algebra with
-    every law of the others; other tensors count as their projections, and results lie in the range:
+    Tubes have length n and transforms q faces: products cost, and layers that hold their faces have
+    (`domain="transform"`), q/n of what they do for M = Qᴴ with q = n. `forward` applies Qᴴ, `inverse` Q, and one
+    after the other is the projector on the range, the tensors whose tubes are in the span of Q. On the range this is
+    an algebra with every law of the others; other tensors count as their projections, and results lie in the range:
 
     * the identity I has the tubes Q 1, and A ★ I is the projection P A of A, as is (Aᴴ)ᴴ;
     * `inv` and `solve` give the X in the range with A ★ X = I, or = P B; they exist where the q faces are regular.

@@ -181,6 +181,28 @@ class StarAlgebra(Factorisations, SpectralFunctions):
 
     # --------------------------------------------------------------------------------- the algebra's terms
 
+    @functools.cached_property
+    def parseval(self) -> np.ndarray | None:
+        """The w of Parseval's ‖A‖² = Σ w |Â|² for real A, (*half_shape, 1, 1), on the host; None unless MᴴM = ℓI.
+
+        It is 1/ℓ, and 2/ℓ for the entries of a half spectrum that stand for a conjugate pair. Of a projected algebra
+        the sum is that of the projection.
+
+        >>> from cutnn import algebra
+        >>> algebra.fft(4).parseval.ravel()
+        array([0.25, 0.5 , 0.25])
+        """
+        if self.scale is None:
+            return None
+        weights = np.full((*self.half_shape, 1, 1), 1 / self.scale)
+        for axis, (n, half, faces) in enumerate(
+            zip(self.shape, self.half_shape, self.face_shape, strict=True)
+        ):
+            if half != faces:
+                pairs = np.arange(half) * 2 % n != 0
+                weights *= np.where(pairs, 2, 1).reshape(-1, *[1] * (len(self.shape) - axis + 1))
+        return weights
+
     def transpose(self, A: Any) -> Any:
         """Aᴴ, (..., m, l): the conjugate transpose of each face in the transform domain.
 

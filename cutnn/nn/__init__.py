@@ -4,8 +4,8 @@ from cutnn.nn import initializers
 from cutnn.nn._module import Module, count_parameters, static
 from cutnn.nn.autoencoder import Autoencoder
 from cutnn.nn.diagnostics import Energy, GradientNorms, energy, gradient_norms, norms
+from cutnn.nn.domains import in_domain
 from cutnn.nn.dynamics import HamiltonianNet, ResNet, TimeNet, prolong
-from cutnn.nn.faces import FaceLinear
 from cutnn.nn.layers import Dense, Sequential, TLinear, Unfold
 from cutnn.nn.learned import Learned
 from cutnn.nn.linear import Projection, pca, t_svdm, t_svdmii
@@ -26,7 +26,6 @@ __all__ = [
     "CrossEntropy",
     "Dense",
     "Energy",
-    "FaceLinear",
     "GradientNorms",
     "HamiltonianNet",
     "Learned",
@@ -50,6 +49,7 @@ __all__ = [
     "count_parameters",
     "energy",
     "gradient_norms",
+    "in_domain",
     "initializers",
     "jacobian_spectrum",
     "norms",

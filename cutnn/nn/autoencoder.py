@@ -15,7 +15,6 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.nn._module import Module, static
-from cutnn.nn.faces import FaceLinear
 from cutnn.nn.initializers import Initializer, transform_aware
 from cutnn.nn.layers import Activation, TLinear
 
@@ -27,7 +26,7 @@ class Autoencoder(Module):
 
     The activation follows every layer but the last of all. Over `algebra.plain()` it is the matrix autoencoder,
     `(n_in, N)` to `(n_in, N)`. With `tied=True` the decoder has the ★-transposes of the encoder's weights, and only
-    its biases are its own: half as many parameters. With `layer=nn.FaceLinear` weights are kept, and trained, as
+    its biases are its own: half as many parameters. With `domain="transform"` weights are kept, and trained, as
     their transforms. `encoder` holds the layers, `decoder` the layers or, tied, the biases. Settings and what is
     raised are those of `TLinear`; ValueError for fewer than two sizes. (Newman et al. 2024; tied weights: Vincent
     et al. 2010.)
@@ -44,7 +43,7 @@ class Autoencoder(Module):
     sizes: tuple[int, ...] = static()
     activation: Activation | None = static()
     tied: bool = static()
-    layer: type[TLinear] = static()
+    domain: str = static()
     encoder: tuple[TLinear, ...]
     decoder: tuple[Any, ...]
 
@@ -54,10 +53,10 @@ class Autoencoder(Module):
         sizes: Sequence[int],
         activation: Activation | None = ct.tanh,
         tied: bool = False,
-        layer: type[TLinear] = TLinear,
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
+        domain: str = "spatial",
     ) -> None:
         sizes = tuple(sizes)
         if len(sizes) < 2:
@@ -68,7 +67,7 @@ class Autoencoder(Module):
 
         def layers(sizes: tuple[int, ...], activations: list[Activation | None]) -> tuple[TLinear, ...]:
             return tuple(
-                layer(star, n_in, n_out, activation, init=init, dtype=dtype, seed=rng)
+                TLinear(star, n_in, n_out, activation, init=init, dtype=dtype, seed=rng, domain=domain)
                 for (n_in, n_out), activation in zip(itertools.pairwise(sizes), activations, strict=True)
             )
 
@@ -76,7 +75,7 @@ class Autoencoder(Module):
         self.sizes = sizes
         self.activation = activation
         self.tied = tied
-        self.layer = layer
+        self.domain = domain
         depth = len(sizes) - 1
         self.encoder = layers(sizes, [activation] * depth)
         decoder = layers(sizes[::-1], [activation] * (depth - 1) + [None])
@@ -109,8 +108,8 @@ class Autoencoder(Module):
 
     def _summary(self) -> str:
         sizes = " → ".join(map(str, self.sizes + self.sizes[-2::-1]))
-        kind = [] if self.layer is TLinear else [self.layer.__name__]
-        return ", ".join([repr(self.star), sizes, *["tied"] * self.tied, *kind])
+        held = ["transform domain"] * (self.domain == "transform")
+        return ", ".join([repr(self.star), sizes, *["tied"] * self.tied, *held])
 
 
 # -------------------------------------------------------------------------------------------------- helpers
@@ -120,7 +119,7 @@ def _mirrored(layer: TLinear, bias: Any) -> TLinear:
     """The layer from the output of another back to its input, by the ★-transpose of its weight."""
     mirrored = copy.copy(layer)
     mirrored.n_in, mirrored.n_out = layer.n_out, layer.n_in
-    if isinstance(layer, FaceLinear):
+    if layer.domain == "transform":
         mirrored.weight = ct.matrix_transpose(ct.conj(layer.weight))
     else:
         mirrored.weight = layer.star.transpose(layer.weight)

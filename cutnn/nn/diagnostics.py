@@ -91,7 +91,8 @@ def gradient_norms(
 ) -> GradientNorms:
     """Norms of the gradient of loss(model(X), target) in the states and in the weights of a time network.
 
-    Of the whole state, Z with Y, of each sample at all times, and of all weights of each step. `model` is a network
+    Of the whole state, Z with Y, of each sample at all times, and of all weights of each step, in the domain that
+    holds them. `model` is a network
     or holds one, anywhere; of several `net` says which. Raises ValueError where there is none, or more and no
     choice.
 
@@ -181,7 +182,7 @@ def _potential(net: TimeNet) -> Callable[[Any], Any]:
             "energy: the S with S′ = σ is known of ct.tanh, ct.relu, ct.sigmoid and None, not of "
             f"{getattr(activation, '__name__', activation)!r}"
         )
-    dtype = optree.tree_leaves(net[0], namespace="cutnn")[0].dtype
+    dtype = net.dtype
     if activation is not None and dtype.kind == "c":
         raise TypeError(
             f"energy: the network is of {dtype}, and the S of a complex argument is not real; with "

@@ -20,6 +20,7 @@ from cutnn import array as ct
 from cutnn.device import to_device
 from cutnn.nn import fields
 from cutnn.nn._checks import check_counts, check_input, check_settings
+from cutnn.nn._domain import check_domain, entries_dtype, held
 from cutnn.nn._module import Module, static
 from cutnn.nn._run import System, end, reversible_end
 from cutnn.nn.initializers import Initializer, transform_aware
@@ -123,6 +124,19 @@ class TimeNet(Module):
         net.__dict__.update(self.__dict__ | {"steps": steps, "h": self.h * ratio})
         return net
 
+    @property
+    def domain(self) -> str:
+        """In which domain the steps hold their weights, "spatial" or "transform"."""
+        domain: str = self.field.domain
+        return domain
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the weights as tensors, and so of what the network takes and returns."""
+        first: Any = self.steps[0]
+        weight = optree.tree_leaves(first, namespace="cutnn")[0]
+        return entries_dtype(self.star, weight, self.domain)
+
     def __len__(self) -> int:
         return len(self.steps)
 
@@ -164,17 +178,24 @@ class TimeNet(Module):
         rng = np.random.default_rng(seed)
         self.star, self.field, self.integrator = field.star, field, integrator
         self.h, self.reversible = float(h), bool(reversible)
-        self.steps = tuple([_on_device(field.draw(init, rng), dtype) for _ in range(depth)])
+        self.steps = tuple([self._started(field.draw(init, rng), dtype) for _ in range(depth)])
+
+    def _started(self, step: Any, dtype: np.dtype) -> Any:
+        """The weights that the host drew for a step, in a dtype, on the default device, in the network's domain."""
+
+        def start(a: Any) -> Any:
+            return held(self.star, to_device(np.ascontiguousarray(a, dtype=dtype)), self.domain)
+
+        return optree.tree_map(start, step, namespace="cutnn")
 
     def _check_input(self, X: Any) -> None:
-        first: Any = self.steps[0]
-        dtype = optree.tree_leaves(first, namespace="cutnn")[0].dtype
         hint = "The width stays the same from step to step, so a layer before it has to change it"
-        check_input(self, X, self.field.width, dtype, hint=hint)
+        check_input(self, X, self.field.width, self.dtype, hint=hint)
 
     def _summary(self) -> str:
         parts = [repr(self.star), self.field.summary(), type(self.integrator).__name__, f"h={self.h:g}"]
-        return ", ".join(parts + ["reversible"] * self.reversible)
+        parts += ["reversible"] * self.reversible + ["transform domain"] * (self.domain == "transform")
+        return ", ".join(parts)
 
 
 class ResNet(TimeNet):
@@ -192,6 +213,7 @@ class ResNet(TimeNet):
     `star.transpose`; each weight is transformed once a step. `net[j]` has step j's `weight` `(n, width, width)`
     and `bias` `(n, width, 1)`. `reversible=True`, for midpoint and leapfrog, recomputes the states from the
     end in the backward pass, in memory that does not grow with depth; derivatives of derivatives store them.
+    With `domain="transform"` the steps hold the transforms of their weights and biases, as `TLinear` has it.
 
     Raises ValueError for shapes and settings that do not fit, TypeError for a dtype that is not the weights'.
 
@@ -220,6 +242,7 @@ class ResNet(TimeNet):
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
+        domain: str = "spatial",
     ) -> None:
         dtype = check_settings("ResNet", star, activation, dtype)
         check_counts("ResNet", width=width, depth=depth, hidden=1 if hidden is None else hidden)
@@ -227,7 +250,7 @@ class ResNet(TimeNet):
             raise ValueError(f"ResNet: the damping gamma must be a number from 0 on, and is {gamma}")
         if hidden not in (None, width) and structure != "parabolic":
             raise ValueError(f"ResNet: hidden={hidden} goes with structure='parabolic' alone")
-        sizes = (star, width, hidden or width, activation, bias)
+        sizes = (star, width, hidden or width, activation, bias, check_domain(type(self).__name__, domain))
         match structure:
             case "general":
                 field: fields.Field = fields.General(*sizes)
@@ -289,6 +312,7 @@ class HamiltonianNet(TimeNet):
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
+        domain: str = "spatial",
     ) -> None:
         dtype = check_settings("HamiltonianNet", star, activation, dtype)
         check_counts("HamiltonianNet", width=width, depth=depth, hidden=1 if hidden is None else hidden)
@@ -297,7 +321,7 @@ class HamiltonianNet(TimeNet):
         if width % 2 and (form == "H2" or (form == "H1" and J == "canonical")):
             raise ValueError(f"HamiltonianNet: {form} pairs the rows of its two halves; width={width} is odd")
         rows = width // 2 if form == "H2" else width
-        sizes = (star, width, hidden or rows, activation, bias)
+        sizes = (star, width, hidden or rows, activation, bias, check_domain(type(self).__name__, domain))
         match form:
             case "shared":
                 field: fields.Field = fields.Shared(*sizes)
@@ -368,8 +392,3 @@ def _integrator(who: str, name: str, field: fields.Field, reversible: bool) -> I
             f"take integrator={fitting}, or reversible=False"
         )
     return known[name]
-
-
-def _on_device(step: Any, dtype: np.dtype) -> Any:
-    """The arrays of a step in a dtype, on the default device."""
-    return optree.tree_map(lambda a: to_device(np.ascontiguousarray(a, dtype=dtype)), step, namespace="cutnn")

@@ -22,6 +22,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.device import namespace
+from cutnn.nn._domain import entries, hats
 from cutnn.nn._module import Module
 from cutnn.nn.initializers import Initializer
 from cutnn.nn.integrators import Parts
@@ -66,6 +67,7 @@ class Field:
     hidden: int
     activation: Activation | None
     bias: bool
+    domain: str = "spatial"
 
     blocks: ClassVar[int] = 1
 
@@ -74,8 +76,9 @@ class Field:
         return self._step(init, rng, self.width, self.width)
 
     def operator(self, step: Any) -> Any:
-        """The weights of a step, K in the transform domain."""
-        return self.star.forward(step.weight), step.bias
+        """The weights of a step as they act: K̂, in the transform domain, and B, in the spatial one."""
+        K_hat = hats(self.star, step.weight, self.domain)
+        return K_hat, entries(self.star, step.bias, self.domain)
 
     def parts(self, operator: Any) -> Parts:
         """The functions of the blocks that an integrator calls."""
@@ -145,10 +148,10 @@ class Antisymmetric(General):
     gamma: float = 0.0
 
     def operator(self, step: Any) -> Any:
-        K_hat = self.star.forward(step.weight)
+        K_hat, B = super().operator(step)
         # Each face of the identity's transform is the identity matrix, whatever M is.
         eye = namespace(raw(K_hat)).eye(self.width, dtype=K_hat.dtype)
-        return K_hat - _transposed(K_hat) - self.gamma * eye, step.bias
+        return K_hat - _transposed(K_hat) - self.gamma * eye, B
 
     def _settings(self) -> list[str]:
         return [f"antisymmetric, γ={self.gamma:g}"]

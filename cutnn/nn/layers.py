@@ -16,6 +16,7 @@ from cutnn import array as ct
 from cutnn.algebra import plain
 from cutnn.device import to_device
 from cutnn.nn._checks import check_counts, check_input, check_settings
+from cutnn.nn._domain import check_domain, entries, entries_dtype, held, matched
 from cutnn.nn._module import Module, static
 from cutnn.nn.initializers import Initializer, transform_aware
 
@@ -32,17 +33,24 @@ class TLinear(Module):
     them. `init` is one of `nn.initializers`, `seed` an integer or a NumPy generator. Calls raise ValueError
     for a shape that does not fit and TypeError for a dtype that is not the weight's. (Newman et al. 2024.)
 
+    With `domain="transform"` the layer holds, and trains, Ŵ and B̂ in the place of W and B, `(*half_shape, …)` for
+    real W: complex half the spectrum over a Fourier algebra; q faces over a projected one, where of the bias its
+    projection is held. `nn.in_domain` brings a model from one domain to the other.
+
     >>> import numpy as np
     >>> from cutnn import algebra, nn
     >>> layer = nn.TLinear(algebra.dct(4), 3, 2, activation=np.tanh, seed=0)
     >>> layer(np.ones((4, 3, 5), dtype=np.float32)).shape
     (4, 2, 5)
+    >>> nn.TLinear(algebra.fft(4), 3, 2, domain="transform").weight.shape
+    (3, 2, 3)
     """
 
     star: Any = static()
     n_in: int = static()
     n_out: int = static()
     activation: Activation | None = static()
+    domain: str = static()
     weight: Any
     bias: Any
 
@@ -56,8 +64,10 @@ class TLinear(Module):
         init: Initializer = transform_aware,
         dtype: Any = np.float32,
         seed: int | np.random.Generator | None = None,
+        domain: str = "spatial",
     ) -> None:
         dtype = check_settings(type(self).__name__, star, activation, dtype)
+        self.domain = check_domain(type(self).__name__, domain)
         check_counts(type(self).__name__, n_in=n_in, n_out=n_out)
         self.star = star
         self.n_in = n_in
@@ -69,14 +79,20 @@ class TLinear(Module):
                 f"{type(self).__name__}: over {star!r} this initialiser draws complex weights; make the layer "
                 "with dtype=ct.complex64, or give init=nn.initializers.authors, which draws real ones"
             )
-        self.weight = to_device(np.ascontiguousarray(weight, dtype=dtype))
-        self.bias = to_device(np.ascontiguousarray(start, dtype=dtype)) if bias else None
+        drawn = (weight, start if bias else None)
+        arrays = [a if a is None else to_device(np.ascontiguousarray(a, dtype=dtype)) for a in drawn]
+        self.weight, self.bias = [held(star, a, domain) for a in arrays]
 
     def __call__(self, X: Any) -> Any:
-        check_input(self, X, self.n_in, self.weight.dtype, mixed=True)
-        Y = self.star(self.weight, X)
-        if self.bias is not None:
-            Y = Y + self.bias
+        check_input(self, X, self.n_in, entries_dtype(self.star, self.weight, self.domain), mixed=True)
+        if self.domain == "spatial":
+            Y = self.star(self.weight, X)
+        else:
+            X_hat = self.star.forward(matched(self, self.weight, X))
+            Y = self.star.inverse(ct.matmul(self.weight, X_hat))
+        B = entries(self.star, self.bias, self.domain)
+        if B is not None:
+            Y = Y + B
         return Y if self.activation is None else self.activation(Y)
 
     def _summary(self) -> str:
@@ -86,6 +102,8 @@ class TLinear(Module):
             parts.append(getattr(self.activation, "__name__", repr(self.activation)))
         if self.bias is None:
             parts.append("no bias")
+        if self.domain == "transform":
+            parts.append("transform domain")
         return ", ".join(parts)
 
 

@@ -66,6 +66,11 @@ class Learned(Module):
         opened = run_over(model, star, _open(star.shape, star.face_shape))
         if opened is model:
             raise ValueError(f"Learned: no layer of the model is over {star}, whose M is to be learned")
+        if star.half_shape != star.face_shape and _holds_hats(model, star):
+            raise ValueError(
+                f"Learned: layers over {star} hold half spectra, and a learned M has none; give it "
+                "nn.in_domain(model, 'spatial')"
+            )
         dtype = np.dtype(optree.tree_leaves(model, namespace="cutnn")[0].dtype)
         matrices = [transform.matrix() for transform in star.transforms]
         for transform, M in zip(star.transforms, matrices, strict=True):
@@ -90,7 +95,7 @@ class Learned(Module):
 
     def __call__(self, X: Any) -> Any:
         star = self.star
-        Y = run_over(self.model, _open(star.shape, star.face_shape), star)(X)
+        Y = run_over(self.model, self.open, star)(X)
         return star.forward(Y) if self.faces else Y
 
     @property
@@ -98,12 +103,18 @@ class Learned(Module):
         """The algebra of M as it is now; inside `ct.grad` gradients flow to M through it."""
         return algebra.StarAlgebra(*[algebra.learned.Learned(M, self.manifold) for M in self.M])
 
+    @property
+    def open(self) -> algebra.StarAlgebra:
+        """The algebra without M that the layers of `model` are over."""
+        star = self.star
+        return _open(star.shape, star.face_shape)
+
     def fixed(self) -> Any:
         """The model over the constant algebra of a copy of M, and with a copy of the weights."""
         make = algebra.projected if self.manifold == "stiefel" else algebra.from_matrix
         star = algebra.product(*[make(M) for M in self.M])
         model = optree.tree_map(lambda leaf: leaf.copy(), self.model, namespace="cutnn")
-        return run_over(model, _open(star.shape, star.face_shape), star)
+        return run_over(model, self.open, star)
 
     def manifold_of(self, field: str) -> Any:
         return STIEFEL if field == "M" and self.manifold != "general" else None
@@ -156,6 +167,16 @@ class _Open(algebra.Transform):
             f"the transform of this layer is learned, {self} has no M: call the network by the nn.Learned that holds "
             "M, or take its fixed()"
         )
+
+
+def _holds_hats(model: Any, star: algebra.StarAlgebra) -> bool:
+    """Whether a layer over the algebra holds its weights in the transform domain."""
+
+    def is_layer(part: Any) -> bool:
+        return isinstance(part, Module) and hasattr(part, "domain")
+
+    layers = optree.tree_leaves(model, is_leaf=is_layer, namespace="cutnn")
+    return any(is_layer(part) and part.star == star and part.domain == "transform" for part in layers)
 
 
 def _open(shape: tuple[int, ...], faces: tuple[int, ...]) -> algebra.StarAlgebra:

@@ -1,7 +1,9 @@
 """Regularisers: of the weights of a model, one real number to add to its loss.
 
 `regularizer(model)` is differentiable in the model, and regularisers add: `nn.Smoothness(1e-2) + nn.Tikhonov(1e-4)`.
-Of complex weights |θ|² counts. Each formula is one primitive: a training step passes here every time.
+Of complex weights |θ|² counts. Each formula is one primitive: a training step passes here every time. Weights that
+are held in the transform domain count as the tensors that they stand for. Where MᴴM = ℓI Parseval's identity
+tells their norms, for nothing where M is orthonormal and real; else they are transformed back at each call.
 
 Source: Newman, Horesh, Avron, Kilmer, Stable tensor neural networks for efficient deep learning, Frontiers in Big
 Data 7 (2024); Haber, Ruthotto, Stable architectures for deep neural networks, Inverse Problems 34 (2018).
@@ -14,10 +16,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optree
 
 from cutnn import array as ct
 from cutnn.device import namespace
+from cutnn.nn._domain import entries, is_half
+from cutnn.nn.domains import change_holders
 from cutnn.nn.dynamics import TimeNet, time_nets
 from cutnn.nn.layers import Sequential
 from cutnn.tape import primitive, raw
@@ -61,7 +66,7 @@ class Tikhonov(Regularizer):
         _check_alpha("Tikhonov", self.alpha)
 
     def __call__(self, model: Any) -> Any:
-        arrays = _arrays("Tikhonov", model)
+        arrays = _arrays("Tikhonov", _isometric(model))
         return _by_dtype(arrays, self.alpha, lambda *same: _half_squares(*same))
 
 
@@ -91,7 +96,7 @@ class Smoothness(Regularizer):
             raise ValueError(f'Smoothness: form is "squared" or "authors", not {self.form!r}')
 
     def __call__(self, model: Any) -> Any:
-        nets = time_nets(model)
+        nets = time_nets(_isometric(model))
         if not nets:
             raise ValueError(
                 f"Smoothness is over the steps of a ResNet or a HamiltonianNet, and {_name(model)} holds none"
@@ -224,6 +229,31 @@ def _arrays(who: str, model: Any) -> list[Any]:
             what = f"an array of {a.dtype}" if hasattr(a, "dtype") else f"a {type(a).__name__}"
             raise TypeError(f"{who} is over float and complex arrays, and {_name(model)} holds {what}")
     return arrays
+
+
+def _isometric(model: Any) -> Any:
+    """The model with arrays of the norms of its weights as tensors, and linear in them."""
+
+    def change(part: Any) -> Any:
+        return (
+            part
+            if part.domain == "spatial"
+            else optree.tree_map(lambda a: _as_long(part.star, a), part, namespace="cutnn")
+        )
+
+    return change_holders(model, change, lambda a: a)
+
+
+def _as_long(star: Any, A_hat: Any) -> Any:
+    """An array of the norm of the tensor whose transform is A_hat, and linear in it."""
+    if star.parseval is None:
+        return entries(star, A_hat, "transform")
+    roots = np.sqrt(star.parseval) if is_half(star, A_hat, "transform") else np.sqrt(1 / star.scale)
+    if np.all(roots == 1):
+        return A_hat
+    return A_hat * (
+        namespace(raw(A_hat)).asarray(roots, dtype=raw(A_hat).real.dtype) if np.ndim(roots) else float(roots)
+    )
 
 
 def _by_dtype(arrays: list[Any], factor: float, formula: Callable[..., Any]) -> Any:

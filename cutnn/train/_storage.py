@@ -23,6 +23,7 @@ from cutnn.nn import Module
 
 _CHECKSUM = re.compile(rb'"checksum":"([0-9a-f]{64})"')
 _BLANK = b"0" * 64  # in place of the checksum when it is computed, so that it covers every byte
+_DOMAIN = "in the transform domain"  # of a module whose weights are held there, after its path
 _DAMAGED = "truncated or damaged: the checksum is not that of its bytes"
 
 
@@ -30,7 +31,7 @@ _DAMAGED = "truncated or damaged: the checksum is not that of its bytes"
 
 
 def pack(tree: Any) -> dict[str, np.ndarray]:
-    """The arrays of a pytree by their paths, as safetensors keeps them, and M of each algebra in it.
+    """The arrays of a pytree by their paths, as safetensors keeps them, M of each algebra in it, and where it is held.
 
     Raises ValueError where two paths read the same, TypeError for a dtype that safetensors does not know.
     """
@@ -38,7 +39,7 @@ def pack(tree: Any) -> dict[str, np.ndarray]:
     for name, array in tensors.items():
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise TypeError(f"{name} is {array.dtype}, which a safetensors file cannot hold")
-    return tensors | {name: _as_real(matrix) for name, matrix in _matrices(tree).items()}
+    return tensors | {name: _as_real(matrix) for name, matrix in _matrices(tree).items()} | _domains(tree)
 
 
 def unpack(stored: dict[str, np.ndarray], tree: Any, source: str) -> Any:
@@ -46,8 +47,16 @@ def unpack(stored: dict[str, np.ndarray], tree: Any, source: str) -> Any:
 
     Raises ValueError where names, shapes, dtypes or the matrix of an algebra differ.
     """
-    own, matrices = _leaves(tree), _matrices(tree)
-    wanted = {*own, *matrices}
+    own, matrices, domains = _leaves(tree), _matrices(tree), _domains(tree)
+    wanted = {*own, *matrices, *domains}
+    held = {name for name in stored if name.endswith(_DOMAIN)}
+    if held != domains.keys() and stored.keys() - held == wanted - domains.keys():
+        name = min(held ^ domains.keys())
+        raise ValueError(
+            f"{source} holds {name.removesuffix(_DOMAIN) or 'the model'} in the "
+            f"{'transform' if name in held else 'spatial'} domain, and the model in the other one; load it into a "
+            "model of its own domain and bring that to the other by nn.in_domain"
+        )
     if stored.keys() != wanted:
         raise ValueError(
             f"{source} is of another structure: "
@@ -225,6 +234,15 @@ def _matrices(tree: Any) -> dict[str, np.ndarray]:
         columns = star.forward(np.eye(size).reshape(*star.shape, 1, size))
         matrices[name] = columns.reshape(-1, size)
     return matrices
+
+
+def _domains(tree: Any) -> dict[str, np.ndarray]:
+    """An entry for each module that holds its weights as transforms: they have the shapes of those of many another."""
+    return {
+        path + _DOMAIN: np.ones(1, np.uint8)
+        for path, module in _modules("", tree)
+        if getattr(module, "domain", "spatial") == "transform"
+    }
 
 
 def _modules(path: str, tree: Any) -> Iterator[tuple[str, Module]]:

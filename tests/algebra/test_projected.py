@@ -337,7 +337,7 @@ def test_wrong_numbers_of_faces_are_explained() -> None:
 
 def test_layers_that_hold_their_faces_have_fewer_parameters() -> None:
     star = algebra.projected(orthonormal(8, 2))
-    layer, same = (kind(star, 5, 3, ct.tanh, seed=0) for kind in (nn.FaceLinear, nn.TLinear))
+    layer, same = (nn.TLinear(star, 5, 3, ct.tanh, seed=0, domain=d) for d in ("transform", "spatial"))
     assert layer.weight.shape == (2, 3, 5) and layer.bias.shape == (2, 3, 1)
     assert same.weight.shape == (8, 3, 5)
     X = draw((8, 5, 6), np.float32)
@@ -347,14 +347,16 @@ def test_layers_that_hold_their_faces_have_fewer_parameters() -> None:
     assert layer(X).dtype == np.float32
 
 
-@pytest.mark.parametrize("layer", [nn.FaceLinear, nn.TLinear])
+@pytest.mark.parametrize("domain", ["transform", "spatial"])
 @every_projected
-def test_layers_are_trained(name: str, layer: Any) -> None:
+def test_layers_are_trained(name: str, domain: str) -> None:
     star = PROJECTED[name]
     if not star.real_products:
         pytest.skip("activations are of real tensors")
     X, target = star.random(4, 20, seed=0, dtype=np.float32), star.random(2, 20, seed=1, dtype=np.float32)
-    model = nn.Sequential(layer(star, 4, 6, ct.tanh, seed=0), layer(star, 6, 2, seed=1))
+    model = nn.Sequential(
+        nn.TLinear(star, 4, 6, ct.tanh, seed=0, domain=domain), nn.TLinear(star, 6, 2, seed=1, domain=domain)
+    )
 
     def loss(model: Any) -> Any:
         return nn.MeanSquaredError()(model(X), target)
@@ -384,7 +386,9 @@ def test_networks_in_time(name: str) -> None:
 def test_models_are_saved_with_their_wide_matrix(tmp_path: Any) -> None:
     pytest.importorskip("safetensors")
     star = algebra.projected(orthonormal(8, 2))
-    model, other = (nn.Sequential(nn.FaceLinear(star, 5, 3, ct.tanh, seed=k)) for k in (0, 1))
+    model, other = (
+        nn.Sequential(nn.TLinear(star, 5, 3, ct.tanh, seed=k, domain="transform")) for k in (0, 1)
+    )
     train.save_model(tmp_path / "model.safetensors", model)
     X = draw((8, 5, 6), np.float32)
     near(train.load_model(tmp_path / "model.safetensors", other)(X), model(X))

@@ -228,3 +228,16 @@ def test_the_scale_is_that_of_m(name: str) -> None:
     multiple = np.allclose(gram, gram[0, 0] * np.eye(len(M)))
     assert (star.scale is not None) == multiple
     assert not multiple or np.isclose(star.scale, gram[0, 0].real)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_parseval(name: str) -> None:
+    star = EVERY[name]
+    if star.scale is None:
+        assert star.parseval is None
+        return
+    A = star.random(2, 3, seed=0)
+    A = star.inverse(star.forward(A)).real if star.face_shape != star.shape else A
+    if star.real_products or star.half_shape == star.face_shape == star.shape:
+        squares = star.parseval * np.abs(star.forward(A)) ** 2
+        np.testing.assert_allclose(squares.sum(), (A**2).sum(), rtol=1e-12)
