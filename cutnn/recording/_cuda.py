@@ -1,0 +1,1 @@
+class GraphRecording: pass
