@@ -46,7 +46,7 @@ class Call(NamedTuple):
     c: int
     ldc: int
     stride_c: int
-    count: int
+    matrices: int
 
 
 class Form(NamedTuple):
@@ -90,7 +90,9 @@ def calls_of(x1: Form, x2: Form, out: Form) -> list[Call]:
             rows, axes = rows * size, axes[:-1]
     *outer, (count, stride_b, stride_a, stride_c) = axes or [(1, 0, 0, 0)]
     return [
-        Call(op_a, op_b, columns, rows, inner, a, lda, stride_a, b, ldb, stride_b, c, columns, stride_c, count)
+        Call(
+            op_a, op_b, columns, rows, inner, a, lda, stride_a, b, ldb, stride_b, c, columns, stride_c, count
+        )
         for b, a, c in _starts(outer)
     ]
 
@@ -118,7 +120,9 @@ class CuBLAS:
         self._handle = ctypes.c_void_p()
         self._check("cublasCreate_v2", ctypes.byref(self._handle))
         self._workspace = cupy.cuda.alloc(_HOPPER_WORKSPACE)
-        self._check("cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr))  # which drops the workspace
+        self._check(
+            "cublasSetStream_v2", self._handle, ctypes.c_void_p(stream.ptr)
+        )  # which drops the workspace
         self._check(
             "cublasSetWorkspace_v2",
             self._handle,
@@ -151,7 +155,7 @@ class CuBLAS:
             *matrices(b, call.b, call.ldb, call.stride_b),
             zero.ctypes.data_as(ctypes.c_void_p),
             *matrices(c, call.c, call.ldc, call.stride_c),
-            integer(call.count),
+            integer(call.matrices),
             integer(compute),
             integer(-1),  # CUBLAS_GEMM_DEFAULT
         )
@@ -197,7 +201,9 @@ def _merged(axes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Batch axes (size, strides) with those made one that lie behind one another in all arrays."""
     merged: list[tuple[int, ...]] = []
     for axis in axes:
-        if merged and all(before == axis[0] * own for before, own in zip(merged[-1][1:], axis[1:], strict=True)):
+        if merged and all(
+            before == axis[0] * own for before, own in zip(merged[-1][1:], axis[1:], strict=True)
+        ):
             axis = (merged.pop()[0] * axis[0], *axis[1:])
         merged.append(axis)
     return merged

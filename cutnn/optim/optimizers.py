@@ -83,7 +83,7 @@ class Optimizer:
 
     def _update(self, *arrays: Any) -> None:
         """A step, given the gradients, and after them what it writes to: all leaves and moments."""
-        gradients = arrays[: len(self._leaves)]
+        gradients = list(arrays[: len(self._leaves)])
         scale = None if self.clip is None else clip_scale(gradients, self.clip)
         numbers = host_numbers(self._count)
         for group in self._groups:
@@ -213,7 +213,7 @@ class Optimizer:
             group.adopt(leaves)
         self._leaves = leaves
 
-    def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
+    def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         rule = numbers[2:]
         for size, pieces, moments in group.blocks:
             gathered, out, other = (s[:size] for s in group.scratch)
@@ -240,9 +240,7 @@ class Optimizer:
                 np.subtract(p, out[begin:end], out=p)
                 begin = end
 
-    def _on_manifold(
-        self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]
-    ) -> None:
+    def _on_manifold(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         point = self._leaves[group.members[0]]
         g, *moments = (shaped(line, point) for line in (gradients[0], *group.parts[0]))
         g = group.manifold.project(point, g if scale is None else g * scale)
@@ -250,7 +248,7 @@ class Optimizer:
         for moment in moments[:1]:
             moment[...] = group.manifold.project(point, moment)
 
-    def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
+    def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         kernel = _compiled(group.xp, *self._kernel)
         for g, p, moments in zip(gradients, group.flats, group.parts, strict=True):
             kernel(g, 1.0 if scale is None else scale, *numbers, p, *moments)

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cutnn.device import recording
+from cutnn.tape import Traced
 
 
 class CaptureError(RuntimeError):
@@ -115,10 +116,12 @@ class Recorded:
                 return np.square(self)
             if exponent == 0.5 and type(exponent) is float:
                 return np.sqrt(self)
-        return active(self).apply(operator.pow, (self, exponent), {})
+        power = _POWER if self.scalar and _is_number(exponent) else operator.pow
+        return active(self).apply(power, (self, exponent), {})
 
     def __rpow__(self, base: Any) -> Any:
-        return active(self).apply(operator.pow, (base, self), {})
+        power = _POWER if self.scalar and _is_number(base) else operator.pow
+        return active(self).apply(power, (base, self), {})
 
     def __ipow__(self, exponent: Any) -> Any:
         self[...] = self**exponent
@@ -144,13 +147,28 @@ _METADATA = frozenset("shape ndim size dtype strides nbytes itemsize flags".spli
 
 def _operator(ufunc: Any, swapped: bool) -> Callable[[Any, Any], Any]:
     def operate(self: Any, other: Any) -> Any:
-        if getattr(type(other), "__array_ufunc__", ufunc) is None or isinstance(other, str | list | tuple):
+        if type(other) is Traced or getattr(type(other), "__array_ufunc__", ufunc) is None:
             return NotImplemented
-        if type(other).__name__ == "Traced":
-            return NotImplemented
-        return ufunc(other, self) if swapped else ufunc(self, other)
+        pair = (other, self) if swapped else (self, other)
+        if self.scalar and self.value.dtype.kind == "c" and _is_number(other):
+            return active(self).apply(_NUMBERS[ufunc], pair, {})
+        return ufunc(*pair)
 
     return operate
+
+
+def _is_number(x: Any) -> bool:
+    return x.scalar if type(x) is Recorded else isinstance(x, np.generic | int | float | complex)
+
+
+def _of_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator as NumPy has it for its numbers: complex products and powers of them round otherwise."""
+
+    def call(*args: Any) -> Any:
+        return function(*[x[()] if isinstance(x, np.ndarray) and not x.ndim else x for x in args])
+
+    call.__name__ = function.__name__
+    return call
 
 
 def _in_place(ufunc: Any) -> Callable[[Any, Any], Any]:
@@ -187,6 +205,8 @@ _COMPARISONS = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
 }  # fmt: skip
 _UNARY = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
+_NUMBERS = {ufunc: _of_numbers(getattr(operator, f"__{name}__")) for name, ufunc in _BINARY.items()}
+_POWER = _of_numbers(operator.pow)
 for _name, _ufunc in _BINARY.items():
     setattr(Recorded, f"__{_name}__", _operator(_ufunc, swapped=False))
     setattr(Recorded, f"__r{_name}__", _operator(_ufunc, swapped=True))
@@ -195,7 +215,14 @@ for _name, _ufunc in _COMPARISONS.items():
     setattr(Recorded, f"__{_name}__", _operator(_ufunc, swapped=False))
 for _name, _ufunc in _UNARY.items():
     setattr(Recorded, f"__{_name}__", lambda self, _ufunc=_ufunc: _ufunc(self))
-for _name, _convert in {"bool": bool, "int": int, "float": float, "complex": complex, "index": operator.index}.items():
+_READ: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "complex": complex,
+    "index": operator.index,
+}
+for _name, _convert in _READ.items():
     setattr(Recorded, f"__{_name}__", _number(f"{_name}(x)", _convert))
 Recorded.item = _number("x.item()", lambda x: x.item())  # type: ignore[attr-defined]
 Recorded.tolist = _number("x.tolist()", lambda x: x.tolist())  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ PYTREES = "cutnn"
 
 
 def capture(step: Callable[..., Any], *, recordings: int = 8, check: bool = True) -> Callable[..., Any]:
-    """The step, recorded when it is first called and replayed after that: the same results, to the same bits on the CPU.
+    """The step, recorded at its first call and replayed after that: the same results, to the same bits on the CPU.
 
     A step is a function of pytrees of arrays that computes, and writes to arrays in place: forward, backward,
     `optimizer.step`, sums of losses, the look-up of a batch by an array of indices. A call with new shapes, dtypes or
@@ -76,7 +76,8 @@ class Captured:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if recording.recorder is not None:  # within another captured step
             return self._step(*args, **kwargs)
-        leaves, tree = optree.tree_flatten((args, kwargs), namespace=PYTREES)
+        given: Any = (args, kwargs)
+        leaves, tree = optree.tree_flatten(given, namespace=PYTREES)
         form = [_form(leaf) for leaf in leaves]
         arrays = [leaf for leaf, (kind, *_) in zip(leaves, form, strict=True) if kind is not None]
         with self._turn:
@@ -107,19 +108,28 @@ class Captured:
 class _Recording:
     """A step recorded on the CPU, for arguments of one form."""
 
-    def __init__(self, recorder: Recorder, program: Program, tree: Any, form: list[Any], result_tree: Any) -> None:
+    def __init__(
+        self, recorder: Recorder, program: Program, tree: Any, form: list[Any], result_tree: Any
+    ) -> None:
         self.program, self.tree, self.form, self.result_tree = program, tree, form, result_tree
         self.checked = False
         self._written = [buffer.owner for buffer in recorder.written]
         self._read = [b.owner for b in recorder.externals.values() if b not in set(recorder.written)]
         self._hosts = [(holder, name) for holder, name, _ in recorder.hosts]
-        self._attributes = [(holder.__dict__, name, array) for holder, name, array in recorder.attributes.values()]
+        self._attributes = [
+            (holder.__dict__, name, array) for holder, name, array in recorder.attributes.values()
+        ]
 
     @classmethod
-    def record(cls, step: Callable[..., Any], leaves: list[Any], tree: Any, form: list[Any]) -> tuple[_Recording, Any]:
+    def record(
+        cls, step: Callable[..., Any], leaves: list[Any], tree: Any, form: list[Any]
+    ) -> tuple[_Recording, Any]:
         """Run the step and write it down; its value too."""
         recorder = Recorder()
-        given = [leaf if kind is None else recorder.take(leaf, i) for i, (leaf, (kind, *_)) in enumerate(zip(leaves, form, strict=True))]
+        given = [
+            leaf if kind is None else recorder.take(leaf, i)
+            for i, (leaf, (kind, *_)) in enumerate(zip(leaves, form, strict=True))
+        ]
         inputs = [x for x in given if type(x) is Recorded]
         args, kwargs = tree.unflatten(given)
         recording.recorder = recorder
@@ -133,7 +143,10 @@ class _Recording:
         finally:
             recording.recorder = None
         for i in program.changed:
-            np.copyto([x for x, (kind, *_) in zip(leaves, form, strict=True) if kind is not None][i], inputs[i].value)
+            np.copyto(
+                [x for x, (kind, *_) in zip(leaves, form, strict=True) if kind is not None][i],
+                inputs[i].value,
+            )
         results = [_plain_result(x) for x in ends]
         return cls(recorder, program, tree, form, result_tree), result_tree.unflatten(results)
 
@@ -175,16 +188,17 @@ class _Recording:
                 faults.append(f"it writes other numbers to an array of {array.dtype} {array.shape}")
         for array, old in zip(self._read, untouched, strict=True):
             if _digest(array) != old:
-                faults.append(f"it changes an array of {array.dtype} {array.shape} by calls on plain arrays alone")
+                faults.append(
+                    f"it changes an array of {array.dtype} {array.shape} by calls on plain arrays alone"
+                )
         if [getattr(holder, name) for holder, name in self._hosts] != hosts_after:
             faults.append("it counts otherwise")
         if faults:
             raise CaptureError(
                 f"the captured step is not what the step does: at its second call {'; '.join(faults)}. This call has "
                 "made the plain step. A step must do the same each time, on its arguments: draw random numbers outside "
-                "and pass them; compute what changes (a learning rate) outside, and pass it as an array; arrays that are "
-                "changed in the step and reached by closure take part where an array of the step does, or when passed "
-                "as arguments"
+                "and pass them; compute what changes (a learning rate) outside, and pass it as an array; change arrays "
+                "in the step by operations that an array of the step takes part in, or pass them as arguments"
             )
         return value
 
@@ -228,7 +242,7 @@ def _same_bits(x: Any, y: Any) -> bool:
 
 
 def _digest(x: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
 class _Watched(contextlib.AbstractContextManager[None]):
@@ -275,4 +289,3 @@ def _set(self: Any, name: str, value: Any) -> None:
 
 
 __all__ = ["Captured", "capture"]
-

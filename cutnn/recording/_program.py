@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -37,10 +38,13 @@ class Program:
         for entry in constant:
             for buffer in entry.writes:
                 lives.pop(buffer, None)
+        self.lives = lives
         self.places, self.nbytes = placed(entries, lives)
         arena = np.empty(self.nbytes + _ALIGNMENT, np.uint8)
         start = -arena.ctypes.data % _ALIGNMENT
-        kept: dict[Buffer, np.ndarray] = {b: np.empty(max(b.nbytes, 1), np.uint8) for e in constant for b in e.writes}
+        kept: dict[Buffer, np.ndarray] = {
+            b: np.empty(max(b.nbytes, 1), np.uint8) for e in constant for b in e.writes
+        }
 
         def bound(x: Any) -> Any:
             if type(x) is not Ref:
@@ -59,7 +63,9 @@ class Program:
         self._calls = []
         for entry in entries:
             function, kwargs = entry.function, mapped(bound, entry.kwargs)
-            self._calls.append((functools.partial(function, **kwargs) if kwargs else function, mapped(bound, entry.args)))
+            self._calls.append(
+                (functools.partial(function, **kwargs) if kwargs else function, mapped(bound, entry.args))
+            )
         written = {buffer for entry in entries for buffer in entry.writes}
         self._inputs = [mapped(bound, recorder.describe(x)) for x in inputs]
         self.changed = [i for i, x in enumerate(inputs) if x.buffer in written]
@@ -110,9 +116,13 @@ def _constants(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     for entry in entries:
         for buffer in entry.writes:
             writers[buffer] = writers.get(buffer, 0) + 1
-    constant, rest, known = [], [], set()
+    constant: list[Entry] = []
+    rest: list[Entry] = []
+    known: set[Buffer] = set()
     for entry in entries:
-        fixed = not entry.kept and entry.reads <= known and all(writers[buffer] == 1 for buffer in entry.writes)
+        fixed = (
+            not entry.kept and entry.reads <= known and all(writers[buffer] == 1 for buffer in entry.writes)
+        )
         (constant if fixed else rest).append(entry)
         if fixed:
             known |= entry.writes
@@ -163,9 +173,11 @@ def _in_place(entry: Entry, i: int, new: Buffer, lives: dict[Buffer, Life]) -> B
     """A buffer that is read for the last time where an elementwise call may write its result."""
     if not entry.elementwise:
         return None
-    *inputs, out = entry.args
-    if type(out) is not Ref or out.buffer is not new:
-        return None
+    *inputs, out = (*entry.args, *entry.kwargs.values())
+    if type(out) is not Ref or out.buffer is not new or math.prod(out.shape) < 2:
+        return (
+            None  # one number in place is a reduction to NumPy, and a complex product then rounds otherwise
+        )
     for x in inputs:
         if type(x) is Ref and x.buffer in lives and lives[x.buffer].last == i and x[1:] == out[1:]:
             alike = all(type(y) is not Ref or y.buffer is not x.buffer or y == x for y in inputs)
@@ -211,4 +223,3 @@ class _Memory:
 
 def _rounded(nbytes: int) -> int:
     return max(-(-nbytes // _ALIGNMENT), 1) * _ALIGNMENT
-

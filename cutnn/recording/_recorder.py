@@ -8,7 +8,6 @@ not held, so that recording a reversible network takes no more than running it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import operator
 import os
 import sys
@@ -26,7 +25,7 @@ class Buffer:
 
     __slots__ = ("address", "nbytes", "owner", "source")
 
-    def __init__(self, array: np.ndarray, owner: np.ndarray | None = None) -> None:
+    def __init__(self, array: np.ndarray, owner: Any = None) -> None:
         low, high = np.lib.array_utils.byte_bounds(array)
         self.address, self.nbytes, self.owner = low, high - low, owner
         self.source: int | None = None  # the position of the argument that an input is copied from
@@ -141,8 +140,13 @@ class Recorder:
         if method == "__call__":
             inputs = _in_dtype(inputs)
             if any(out is None for out in outs):
-                raise CaptureError(f"numpy.{ufunc.__name__} with some of its results in out= cannot be captured")
-            self._record(function, (*inputs, *outs), options, outs, elementwise=elementwise)
+                raise CaptureError(
+                    f"numpy.{ufunc.__name__} with some of its results in out= cannot be captured"
+                )
+            if ufunc in (np.maximum, np.minimum):  # to which NumPy will not have a result by position
+                self._record(function, inputs, {**options, "out": outs[0]}, outs, elementwise=elementwise)
+            else:
+                self._record(function, (*inputs, *outs), options, outs, elementwise=elementwise)
         elif method == "reduce" and options.keys() <= {"axis", "dtype", "keepdims"} and len(inputs) == 1:
             axis, dtype = options.get("axis", 0), options.get("dtype")
             self._record(function, (*inputs, axis, dtype, *outs, options.get("keepdims", False)), {}, outs)
@@ -157,8 +161,9 @@ class Recorder:
             return function(*plain(args), **plain(kwargs))
         if function in _OF_VALUES or function is np.where and len(args) == 1:
             raise CaptureError(
-                f"numpy.{function.__name__}: the shape of its result depends on values, which differ from step to step. "
-                "Use a function whose result has one shape (where, sort, a mask that multiplies), or do it before the step"
+                f"numpy.{function.__name__}: the shape of its result depends on values, which differ from step to "
+                "step. Use a function whose result has one shape (where, sort, a mask that multiplies), or do it "
+                "before the step"
                 f"{self._place()}"
             )
         if function is np.asarray and not any(type(x) is Recorded for x in arrays_in((args, kwargs))):
@@ -340,7 +345,12 @@ class Recorder:
         self.entries.append(Entry(function, args, kwargs, reads, writes, kept, elementwise))
 
     def _mutate(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], outs: Any, result: Any = None
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        outs: Any,
+        result: Any = None,
     ) -> Any:
         """A call that writes to arrays that are there, all of them or a part."""
         self._touch(outs)
@@ -351,7 +361,11 @@ class Recorder:
     def _touch(self, outs: Sequence[Any]) -> None:
         """Keep what arrays from outside hold before the first write to them."""
         for out in outs:
-            if out is not None and (buffer := self._buffer(out)).owner is not None and buffer not in self._backups:
+            if (
+                out is not None
+                and (buffer := self._buffer(out)).owner is not None
+                and buffer not in self._backups
+            ):
                 self._backups[buffer] = buffer.owner.copy()
 
     def _buffer(self, x: Any) -> Buffer:
@@ -483,7 +497,9 @@ def _into(outs: tuple[Any, ...], function: Callable[..., Any], args: Any, kwargs
 
 
 def _reduction(ufunc: Any) -> Callable[..., Any]:
-    def lower(out: Any, a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = False, **more: Any) -> Any:
+    def lower(
+        out: Any, a: Any, axis: Any = None, dtype: Any = None, keepdims: Any = False, **more: Any
+    ) -> Any:
         return None if more else (ufunc.reduce, (a, axis, dtype, out, bool(keepdims)), {})
 
     def lower_extreme(out: Any, a: Any, axis: Any = None, keepdims: Any = False, **more: Any) -> Any:
@@ -493,7 +509,7 @@ def _reduction(ufunc: Any) -> Callable[..., Any]:
 
 
 def _mean(a: Any, axis: Any, keepdims: bool, count: Any, out: Any) -> None:
-    np.add.reduce(a, axis, None, out, keepdims)
+    np.add.reduce(a, axis=axis, out=out, keepdims=keepdims)
     np.true_divide(out, count, out, casting="unsafe")
 
 
@@ -562,13 +578,16 @@ _LOWERED: dict[Any, Callable[..., Any]] = {
     np.take: _lower_take,
     np.any: _reduction(np.logical_or),
     np.all: _reduction(np.logical_and),
-    **{f: _with_out(f) for f in (np.clip, np.cumsum, np.cumprod, np.argmax, np.argmin, np.stack, np.var, np.std)},
+    **{
+        f: _with_out(f)
+        for f in (np.clip, np.cumsum, np.cumprod, np.argmax, np.argmin, np.stack, np.var, np.std)
+    },
 }
-_EMPTY = frozenset({np.empty, np.empty_like})
+_EMPTY: frozenset[Any] = frozenset({np.empty, np.empty_like})
 
 _LIKE_FUNCTIONS = frozenset(
-    "sum prod max min mean std var any all argmax argmin cumsum cumprod argsort clip round take repeat squeeze swapaxes "
-    "trace diagonal dot nonzero compress choose searchsorted conj conjugate transpose".split()
+    "sum prod max min mean std var any all argmax argmin cumsum cumprod argsort clip round take repeat squeeze "
+    "swapaxes trace diagonal dot nonzero compress choose searchsorted conj conjugate transpose".split()
 )
 _MUTATING_METHODS = frozenset("fill sort partition put itemset".split())
 _REFUSED = frozenset("resize setfield setflags tofile tobytes dump dumps getfield byteswap".split())

@@ -20,15 +20,17 @@ def gemm(a, b, c, call):
     def matrices(x, start, leading, stride, rows, columns):
         low, high = np.lib.array_utils.byte_bounds(x)
         size, item = (high - low) // x.itemsize, x.itemsize
-        last = start + stride * (call.count - 1) + leading * (columns - 1) + rows
+        last = start + stride * (call.matrices - 1) + leading * (columns - 1) + rows
         assert 0 <= start and last <= size, "it reads beyond the array"
         flat = np.lib.stride_tricks.as_strided(x, (size,), (item,))
         return np.lib.stride_tricks.as_strided(
-            flat[start:], (call.count, rows, columns), (stride * item, item, leading * item)
+            flat[start:], (call.matrices, rows, columns), (stride * item, item, leading * item)
         )
 
     def sized(x, op, rows, columns, *rest):
-        return matrices(x, *rest, rows, columns) if op == 0 else matrices(x, *rest, columns, rows).swapaxes(1, 2)
+        return (
+            matrices(x, *rest, rows, columns) if op == 0 else matrices(x, *rest, columns, rows).swapaxes(1, 2)
+        )
 
     A = sized(a, call.op_a, call.m, call.k, call.a, call.lda, call.stride_a)
     B = sized(b, call.op_b, call.k, call.n, call.b, call.ldb, call.stride_b)
@@ -81,21 +83,21 @@ def calls(x1, x2):
 
 def test_a_batch_is_one_call_without_copies():
     x, y = np.ones((2, 3, 4, 5)), np.ones((2, 3, 5, 6))
-    assert [c.count for c in calls(x, y)] == [6]
+    assert [c.matrices for c in calls(x, y)] == [6]
     (transposed,) = calls(y.mT, x.mT)
-    assert (transposed.op_a, transposed.op_b, transposed.count) == (1, 1, 6)
+    assert (transposed.op_a, transposed.op_b, transposed.matrices) == (1, 1, 6)
     (one_left,) = calls(np.ones((4, 5)), y)
-    assert (one_left.stride_b, one_left.count) == (0, 6)
+    assert (one_left.stride_b, one_left.matrices) == (0, 6)
 
 
 def test_one_matrix_on_the_right_is_one_product_of_all_rows():
     (call,) = calls(np.ones((7, 4, 5)), np.ones((5, 6)))
-    assert (call.n, call.count) == (28, 1)
+    assert (call.n, call.matrices) == (28, 1)
 
 
 def test_batch_axes_that_lie_apart_are_a_loop():
     x = np.ones((2, 4, 3, 5))[:, :2]
-    assert [(c.count, c.b) for c in calls(x, np.ones((2, 2, 5, 6)))] == [(2, 0), (2, 60)]
+    assert [(c.matrices, c.b) for c in calls(x, np.ones((2, 2, 5, 6)))] == [(2, 0), (2, 60)]
 
 
 def test_shapes_that_do_not_fit():
