@@ -120,6 +120,12 @@ def test_programs_and_their_gradients_replay_to_the_same_bits(names, rows, colum
     assert len(run.recordings) == 1
 
 
+def filled(x):
+    x.fill(3)
+    x[1:].sort(axis=0)
+    return x
+
+
 def test_numpy_functions_of_numpy_itself():
     rng = np.random.default_rng(0)
 
@@ -147,6 +153,9 @@ def test_numpy_functions_of_numpy_itself():
             "mean": x.mean(axis=1, keepdims=True).squeeze(),
             "svd": np.linalg.svd(x),
             "outer": np.multiply.outer(x[0], x[1]),
+            "transposed": x.transpose(1, 0) @ x.swapaxes(0, 1).T,
+            "methods": x.conj().round(1).repeat(2, axis=0).dot(x[0]),
+            "filled": filled(np.empty_like(x)),
             "none": None,
             "word": "a",
         }

@@ -93,10 +93,10 @@ class Optimizer:
             update(group, [flat(gradients[i]) for i in group.members], scale, numbers)
 
     def _count(self) -> tuple[float, ...]:
-        """Begin a step: weight decay through the gradient, and on the weights; then the numbers of the rule."""
+        """Begin a step: the numbers of the rule, then the weight decay through the gradient, and on the weights."""
         numbers = self._numbers(self.learning_rate, self.steps + 1)
         self.steps += 1
-        return (0.0, self.weight_decay, *numbers) if self._decoupled else (self.weight_decay, 0.0, *numbers)
+        return (*numbers, *((0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)))
 
     def state(self) -> dict[str, Any]:
         """The steps made and the moments, as arrays that can be saved; copies."""
@@ -214,7 +214,7 @@ class Optimizer:
         self._leaves = leaves
 
     def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
-        rule = numbers[2:]
+        rule = numbers[:-2]
         for size, pieces, moments in group.blocks:
             gathered, out, other = (s[:size] for s in group.scratch)
             if len(pieces) == 1:
@@ -244,7 +244,7 @@ class Optimizer:
         point = self._leaves[group.members[0]]
         g, *moments = (shaped(line, point) for line in (gradients[0], *group.parts[0]))
         g = group.manifold.project(point, g if scale is None else g * scale)
-        point[...] = group.manifold.retract(point, -self._tangent(numbers[2:], g, *moments))
+        point[...] = group.manifold.retract(point, -self._tangent(numbers[:-2], g, *moments))
         for moment in moments[:1]:
             moment[...] = group.manifold.project(point, moment)
 
@@ -415,7 +415,7 @@ class AdamW(Adam):
 @functools.cache
 def _compiled(xp: Any, numbers: str, moments: str, body: str) -> Any:
     """The kernel of a rule. Its numbers are the host's, or arrays of one float64 in a CUDA graph; it works in T."""
-    names = ["scale", "decay", "shrink", *numbers.split(", ")]
+    names = ["scale", *numbers.split(", "), "decay", "shrink"]
     converted = "".join(f"const T {name} = (T)_{name}; " for name in names)
     return xp.ElementwiseKernel(
         ", ".join(["T g", *(f"float64 _{name}" for name in names)]),

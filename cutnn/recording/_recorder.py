@@ -157,6 +157,8 @@ class Recorder:
     def function(self, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """A function of NumPy."""
         args = tuple(args)
+        if isinstance(function, np.ufunc):
+            return self.ufunc(function, "__call__", args, kwargs)
         if function in _METADATA:
             return function(*plain(args), **plain(kwargs))
         if function in _OF_VALUES or function is np.where and len(args) == 1:
@@ -587,7 +589,7 @@ _EMPTY: frozenset[Any] = frozenset({np.empty, np.empty_like})
 
 _LIKE_FUNCTIONS = frozenset(
     "sum prod max min mean std var any all argmax argmin cumsum cumprod argsort clip round take repeat squeeze "
-    "swapaxes trace diagonal dot nonzero compress choose searchsorted conj conjugate transpose".split()
+    "swapaxes trace diagonal dot nonzero compress choose searchsorted conj conjugate".split()
 )
 _MUTATING_METHODS = frozenset("fill sort partition put itemset".split())
 _REFUSED = frozenset("resize setfield setflags tofile tobytes dump dumps getfield byteswap".split())
