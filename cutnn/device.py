@@ -222,6 +222,11 @@ def unlifted(x: Any) -> Any:
     return x if recorder is None else recorder.unlift(x)
 
 
+def is_numpy(x: Any) -> bool:
+    """Whether x is an array that NumPy computes with: NumPy's own, or one of a step that is being captured."""
+    return type(x) is np.ndarray or (recording.recorder is not None and recording.recorder.owns(x))
+
+
 def host_numbers(compute: Callable[[], Sequence[float]]) -> Sequence[Any]:
     """compute(), numbers that the host works out for each step, as a learning rate, for kernels that take them.
 

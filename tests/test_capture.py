@@ -51,6 +51,7 @@ PIECES = {
     "root": lambda x, y: ct.abs(x) ** 0.5,
     "cube": lambda x, y: x**3,
     "tanh": lambda x, y: ct.tanh(x),
+    "parts": lambda x, y: _with_parts(x, y),
     "exp": lambda x, y: ct.exp(-ct.abs(x)),
     "matmul": lambda x, y: x @ y.mT @ x,
     "transposed": lambda x, y: (x.mT @ y) @ x.mT if x.shape[0] == x.shape[1] else x,
@@ -79,6 +80,12 @@ PIECES = {
     "einsum": lambda x, y: ct.einsum("ij,kj->ik", x, y) @ x,
     "softmax": lambda x, y: ct.softmax(ct.abs(x), axis=0) * y,
 }
+
+
+def _with_parts(x, y):
+    z = ct.empty_like(ct.stop_gradient(x), dtype=ct.complex64 if _single(x) else ct.complex128)
+    z.real, z.imag = ct.stop_gradient(ct.real(x)), ct.stop_gradient(ct.real(y))
+    return x + ct.abs(z)
 
 
 def _single(x):
@@ -204,6 +211,9 @@ NETWORKS = {
     "Hamiltonian": lambda: time_net(nn.HamiltonianNet, activation=ct.tanh, reversible=True),
     "Hamiltonian, kept": lambda: time_net(nn.HamiltonianNet, activation=ct.tanh, reversible=False),
     "ResNet": lambda: time_net(nn.ResNet, activation=ct.tanh, structure="antisymmetric", gamma=1e-4),
+    "Fourier": lambda: nn.Sequential(
+        nn.TLinear(algebra.fft(6), 5, 4, activation=ct.tanh, seed=0), nn.TLinear(algebra.fft(6), 4, 3, seed=1)
+    ),
     "learned": lambda: nn.Learned(NETWORKS["t-linear"](), STAR, faces=True),
 }
 OPTIMIZERS = {

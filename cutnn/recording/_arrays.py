@@ -86,9 +86,17 @@ class Recorded:
     def real(self) -> Any:
         return active(self).apply(np.real, (self,), {})
 
+    @real.setter
+    def real(self, value: Any) -> None:
+        self.real[...] = value
+
     @property
     def imag(self) -> Any:
         return active(self).apply(np.imag, (self,), {})
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        self.imag[...] = value
 
     @property
     def flat(self) -> NoReturn:

@@ -25,6 +25,8 @@ from cutnn.recording._arrays import CaptureError
 class GraphRecorder:
     """What the rooms below ask of a recording, while CUDA records."""
 
+    only_matmul = True  # of all functions that make products
+
     def __init__(self, cupy: Any, blas: Any) -> None:
         self._cupy, self._blas = cupy, blas
         self.capturing = False
@@ -42,7 +44,7 @@ class GraphRecorder:
     def attribute(self, holder: Any, name: str, value: Any) -> Any:
         return value
 
-    def matmul(self, x1: Any, x2: Any) -> Any:
+    def matmul(self, function: Callable[..., Any], x1: Any, x2: Any) -> Any:
         return self._blas.matmul(x1, x2)
 
     def call(

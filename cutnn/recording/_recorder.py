@@ -117,6 +117,14 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------- calls, by NumPy's protocol
 
+    def matmul(self, function: Callable[..., Any], x1: Any, x2: Any) -> Any:
+        """function(x1, x2), which takes a place for the result as a third argument: `numpy.matmul`, or a faster one."""
+        if function is np.matmul:
+            return self.ufunc(np.matmul, "__call__", (x1, x2), {})
+        given = self._given(function(*plain((x1, x2))))
+        self._record(function, (x1, x2, given), {}, (given,))
+        return given
+
     def ufunc(self, ufunc: Any, method: str, inputs: Sequence[Any], options: dict[str, Any]) -> Any:
         inputs, options = tuple(inputs), dict(options)
         function = ufunc if method == "__call__" else getattr(ufunc, method)
