@@ -53,7 +53,9 @@ def namespace(*arrays: Any) -> Any:
 
 def default_namespace() -> Any:
     """Return the module that new arrays come from, that of the default device; raises like `get_device`."""
-    return _library_for(get_device()).namespace
+    xp = _library_for(get_device()).namespace
+    recorder = recording.recorder
+    return xp if recorder is None or xp is not np else recorder.namespace
 
 
 def get_device() -> str:

@@ -174,6 +174,18 @@ def test_numpy_functions_of_numpy_itself():
     assert len(run.recordings) == 1
 
 
+def test_arrays_made_in_the_step():
+    def step(x):
+        out = ct.zeros((3, *x.shape))
+        out[1] = x
+        out[2] += ct.full(x.shape, 2.0) + ct.eye(x.shape[0])[0]
+        return out, ct.ones(2), ct.linspace(0.0, 1.0, 3), ct.arange(3) * x[0]
+
+    run = ct.capture(step)
+    for k in range(4):
+        same(run(np.full(4, float(k))), step(np.full(4, float(k))))
+
+
 @pytest.mark.parametrize("layout", ["C", "F", "strided", "broadcast"])
 def test_arguments_of_any_strides(layout):
     def step(x):

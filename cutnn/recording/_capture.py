@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from cutnn.device import namespace, recording
+from cutnn.device import default_namespace, namespace, recording
 from cutnn.nn import Module
 from cutnn.recording._arrays import CaptureError, Recorded
 from cutnn.recording._cuda import GraphRecording
@@ -83,7 +83,8 @@ class Captured:
         with self._turn:
             found = self._find(tree, form)
             if found is None:
-                kind = _Recording if namespace(*arrays) is np else GraphRecording
+                xp = namespace(*arrays) if arrays else default_namespace()
+                kind = _Recording if xp is np else GraphRecording
                 with _Watched():
                     found, value = kind.record(self._step, leaves, tree, form)
                 self.recordings = [*self.recordings, found][-self._most :]
@@ -208,10 +209,10 @@ class _Recording:
 
 def _form(leaf: Any) -> tuple[Any, ...]:
     """What must be alike for a recording to be used again; of what is no array, itself."""
-    if isinstance(leaf, np.ndarray):
-        return ("cpu", leaf.shape, leaf.strides, leaf.dtype)
     if hasattr(leaf, "__cuda_array_interface__"):
         return (leaf.device, leaf.shape, leaf.strides, leaf.dtype)
+    if isinstance(leaf, np.ndarray):
+        return ("cpu", leaf.shape, leaf.strides, leaf.dtype)
     return (None, leaf)
 
 

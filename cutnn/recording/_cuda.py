@@ -26,6 +26,7 @@ class GraphRecorder:
     """What the rooms below ask of a recording, while CUDA records."""
 
     only_matmul = True  # of all functions that make products
+    namespace = np  # of arrays on the host
 
     def __init__(self, cupy: Any, blas: Any) -> None:
         self._cupy, self._blas = cupy, blas

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from cutnn.device import recording
-from cutnn.recording._arrays import CaptureError, Recorded
+from cutnn.recording._arrays import CaptureError, Recorded, namespace
 
 
 class Buffer:
@@ -55,6 +55,8 @@ class Entry(NamedTuple):
 
 class Recorder:
     """The recording of one run of a step, in the thread that runs it."""
+
+    namespace = namespace  # of arrays that are made in the step
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
