@@ -135,6 +135,10 @@ class CuBLAS:
         dtype = numpy.result_type(x1.dtype, x2.dtype)
         if dtype.name not in TYPES:
             return x1 @ x2
+        if x1.ndim == 1:
+            return self.matmul(x1[None], x2)[..., 0, :] if x2.ndim > 1 else self.matmul(x1[None], x2)[0]
+        if x2.ndim == 1:
+            return self.matmul(x1, x2[:, None])[..., 0]
         return matmul(x1.astype(dtype, copy=False), x2.astype(dtype, copy=False), self._xp, self._gemm)
 
     def _gemm(self, a: Any, b: Any, c: Any, call: Call) -> None:

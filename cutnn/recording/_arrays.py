@@ -59,7 +59,7 @@ class Recorded:
         active(self).setitem(self, key, value)
 
     def __getattr__(self, name: str) -> Any:  # what stands below is found first
-        if name.startswith("__") or name in ("ctypes", "data"):
+        if name.startswith("__") or name in ("ctypes", "data") or not hasattr(np.ndarray, name):
             raise AttributeError(f"an array that is being captured has no attribute {name!r}")
         if name in _METADATA:
             return getattr(self.value, name)

@@ -191,9 +191,7 @@ class Recorder:
         """A method of `numpy.ndarray`."""
         if name in _LIKE_FUNCTIONS:
             return self.function(getattr(np, name), (x, *args), kwargs)
-        descriptor = getattr(np.ndarray, name, None)
-        if descriptor is None:
-            raise AttributeError(f"a NumPy array has no attribute {name!r}")
+        descriptor = getattr(np.ndarray, name)
         if name in _REFUSED:
             raise CaptureError(f"x.{name} cannot be captured{self._place()}")
         if name in _MUTATING_METHODS:

@@ -110,3 +110,85 @@ def test_a_wrong_call_is_noticed(monkeypatch):
     monkeypatch.setattr(_cublas, "_N", 1)
     with pytest.raises((AssertionError, ValueError)):
         np.testing.assert_allclose(matmul(x, y, np, gemm), x @ y)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3,), (3,)), ((3,), (3, 2)), ((2, 3), (3,)), ((3,), (4, 3, 2)), ((4, 2, 3), (3,))]
+)
+def test_vectors(shapes, monkeypatch):
+    blas = object.__new__(_cublas.CuBLAS)
+    blas._handle, blas._xp, blas._gemm = None, np, gemm
+    x, y = (np.arange(1.0, 1 + np.prod(shape)).reshape(shape) for shape in shapes)
+    np.testing.assert_allclose(blas.matmul(x, y), x @ y)
+    assert blas.matmul(x, y).shape == (x @ y).shape
+
+
+class FakeLibrary:
+    """cuBLAS by its C interface: it looks at what it is given, as the library would."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        def call(*args):
+            self.calls.append((name, args))
+            if name == "cublasCreate_v2":
+                args[0]._obj.value = 99
+            return 13 if name == self.failing else 0
+
+        return call
+
+    failing = None
+
+
+def handle_of(library, monkeypatch):
+    import types
+
+    monkeypatch.setattr(_cublas, "_loaded", lambda cupy: library)
+    alloc = types.SimpleNamespace(alloc=lambda size: types.SimpleNamespace(ptr=4096))
+    return _cublas.CuBLAS(types.SimpleNamespace(cuda=alloc, empty=device_empty), types.SimpleNamespace(ptr=7))
+
+
+class OnDevice(np.ndarray):
+    """An array with a pointer as CuPy's have it."""
+
+    @property
+    def data(self):
+        import types
+
+        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+
+
+def device_empty(shape, dtype):
+    return np.empty(shape, dtype).view(OnDevice)
+
+
+def test_the_arguments_of_the_library(monkeypatch):
+    library = FakeLibrary()
+    blas = handle_of(library, monkeypatch)
+    names = [name for name, _ in library.calls]
+    assert names == ["cublasCreate_v2", "cublasSetStream_v2", "cublasSetWorkspace_v2"]  # in this order
+    x, y = (np.ones(shape, np.complex64).view(OnDevice) for shape in ((3, 4, 5), (5, 2)))
+    out = blas.matmul(x, y)
+    name, (_, op_a, op_b, m, n, k, alpha, a, *_, beta, c, kind, ldc, _, count, compute, algorithm) = (
+        library.calls[-1]
+    )
+    assert name == "cublasGemmStridedBatchedEx" and len(library.calls[-1][1]) == 23
+    assert [v.value for v in (op_a, op_b, m, n, k, kind, ldc, count, compute, algorithm)] == [
+        0,
+        0,
+        2,
+        12,
+        5,
+        4,
+        2,
+        1,
+        68,
+        -1,
+    ]
+    assert a.value == y.data.ptr and c.value == out.data.ptr
+    library.failing = name
+    with pytest.raises(RuntimeError, match="cublasGemmStridedBatchedEx failed with status 13"):
+        blas.matmul(x, y)
+    del blas
+    assert library.calls[-1][0] == "cublasDestroy_v2"
