@@ -67,7 +67,7 @@ def is_limited() -> bool:
     return bool(getattr(recording.recorder, "only_matmul", False))
 
 
-def _on_cores(x1: Any, x2: Any, out: Any) -> Any:
+def _on_cores(x1: Any, x2: Any, out: Any = None) -> Any:
     """The product, in parts: of the longest axis of the batch, or of the columns or rows of a single product."""
     with one_thread() as cores:
         batch = numpy.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])

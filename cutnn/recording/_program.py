@@ -7,6 +7,7 @@ nobody reads any more is used again, by an elementwise call in place, so that a 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cutnn._cores import held
 from cutnn.recording._arrays import Recorded
 from cutnn.recording._recorder import Buffer, Entry, Recorder, Ref, mapped
 
@@ -60,12 +62,13 @@ class Program:
 
         for entry in constant:
             entry.function(*mapped(bound, entry.args), **mapped(bound, entry.kwargs))
-        self._calls = []
+        self._parts: list[tuple[bool, list[Any]]] = []  # of calls alike in whether they are held
         for entry in entries:
             function, kwargs = entry.function, mapped(bound, entry.kwargs)
-            self._calls.append(
-                (functools.partial(function, **kwargs) if kwargs else function, mapped(bound, entry.args))
-            )
+            if not self._parts or self._parts[-1][0] != entry.held:
+                self._parts.append((entry.held, []))
+            bare = functools.partial(function, **kwargs) if kwargs else function
+            self._parts[-1][1].append((bare, mapped(bound, entry.args)))
         written = {buffer for entry in entries for buffer in entry.writes}
         self._inputs = [mapped(bound, recorder.describe(x)) for x in inputs]
         self.changed = [i for i, x in enumerate(inputs) if x.buffer in written]
@@ -76,8 +79,10 @@ class Program:
         """The leaves of what the step returns for these arrays."""
         for own, given in zip(self._inputs, arguments, strict=True):
             np.copyto(own, given)
-        for function, args in self._calls:
-            function(*args)
+        for is_held, calls in self._parts:
+            with held() if is_held else contextlib.nullcontext():
+                for function, args in calls:
+                    function(*args)
         for i in self.changed:
             np.copyto(arguments[i], self._inputs[i])
         return [result.get() for result in self._results]

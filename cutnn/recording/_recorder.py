@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from cutnn._cores import threads
 from cutnn.device import recording
 from cutnn.recording._arrays import CaptureError, Recorded, namespace
 
@@ -51,6 +52,7 @@ class Entry(NamedTuple):
     writes: frozenset[Buffer]
     kept: bool  # also where nobody reads what it writes
     elementwise: bool  # one result, each entry of it from entries at the same place
+    held: bool  # made while OpenBLAS is held to one thread, so that products are shared as they are then
 
 
 class Recorder:
@@ -352,7 +354,7 @@ class Recorder:
         reads = frozenset([self._buffer(x) for x in arrays_in(read)])
         kept = kept or any(buffer.owner is not None for buffer in writes)
         args, kwargs = self.describe((args, kwargs))
-        self.entries.append(Entry(function, args, kwargs, reads, writes, kept, elementwise))
+        self.entries.append(Entry(function, args, kwargs, reads, writes, kept, elementwise, threads() > 1))
 
     def _mutate(
         self,
