@@ -12,7 +12,7 @@ import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from cutnn import algebra, array, data, device, nn, optim, plot, tape, train
+from cutnn import algebra, array, data, device, nn, optim, plot, recording, tape, train
 from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
 from cutnn.device import (
     DeviceError,
@@ -27,6 +27,7 @@ from cutnn.device import (
     to_host,
 )
 from cutnn.profile import profile
+from cutnn.recording import CaptureError, capture
 from cutnn.tape import (
     NotDifferentiableError,
     NotDifferentiableWarning,
@@ -62,11 +63,13 @@ if _os.environ.get("CUTNN_KEEP_FREED_MEMORY", "1") != "0":
 
 __all__ = [
     *array.__all__,
+    "CaptureError",
     "DeviceError",
     "NotDifferentiableError",
     "NotDifferentiableWarning",
     "algebra",
     "array",
+    "capture",
     "checkpoint",
     "custom_vjp",
     "data",
@@ -85,6 +88,7 @@ __all__ = [
     "plot",
     "primitive",
     "profile",
+    "recording",
     "set_device",
     "show_config",
     "stop_gradient",

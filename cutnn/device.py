@@ -7,14 +7,16 @@ tells its library, so that nothing is imported to ask.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
 import os
 import platform
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,15 +44,18 @@ def namespace(*arrays: Any) -> Any:
         except KeyError:
             module = _learn_owner(x, arrays)
         if module is not owner and module is not None:
-            if owner is not None:
+            if owner is None or getattr(module, "records", None) is owner:
+                owner = module
+            elif getattr(owner, "records", None) is not module:
                 raise TypeError(_mixing_message(arrays))
-            owner = module
     return np if owner is None else owner
 
 
 def default_namespace() -> Any:
     """Return the module that new arrays come from, that of the default device; raises like `get_device`."""
-    return _library_for(get_device()).namespace
+    xp = _library_for(get_device()).namespace
+    recorder = recording.recorder
+    return xp if recorder is None or xp is not np else recorder.namespace
 
 
 def get_device() -> str:
@@ -194,6 +199,98 @@ def keep_freed_memory() -> bool:
         return False
 
 
+# ------------------------------------------------------------------------------------------------- recordings
+#
+# While `ct.capture` records a step in this thread, these few functions tell the recorder what it cannot see by
+# itself; with no recording under way they do nothing.
+
+
+class _Recording(threading.local):
+    recorder: Any = None
+
+
+recording = _Recording()  # that of the calling thread
+
+
+def lifted(x: Any) -> Any:
+    """x, as an array whose reads and writes are seen by the recording under way; x itself where there is none."""
+    recorder = recording.recorder
+    return x if recorder is None else recorder.lift(x)
+
+
+def unlifted(x: Any) -> Any:
+    """The array that was lifted to x; anything else as it came."""
+    recorder = recording.recorder
+    return x if recorder is None else recorder.unlift(x)
+
+
+def is_numpy(x: Any) -> bool:
+    """Whether x is an array that NumPy computes with: NumPy's own, or one of a step that is being captured."""
+    return type(x) is np.ndarray or (recording.recorder is not None and recording.recorder.owns(x))
+
+
+def host_numbers(compute: Callable[[], Sequence[float]]) -> Sequence[Any]:
+    """compute(), numbers that the host works out for each step, as a learning rate, for kernels that take them.
+
+    In a step that is captured as a CUDA graph they are arrays of one float64 each, filled anew before each launch.
+    """
+    recorder = recording.recorder
+    return compute() if recorder is None else recorder.host_numbers(compute)
+
+
+def record_call(
+    function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], *, host: Sequence[Any] = ()
+) -> None:
+    """Call function(*inputs, *outputs), which writes to the outputs and returns nothing; a recording takes it as one.
+
+    It is called with plain arrays, again at each replay, so it may look at values, and raise. `host` names what it
+    changes beside arrays, as pairs (object, attribute).
+
+    >>> out = np.empty(2)
+    >>> record_call(np.add, [np.ones(2), np.ones(2)], [out])
+    >>> out
+    array([2., 2.])
+    """
+    recorder = recording.recorder
+    if recorder is None:
+        function(*inputs, *outputs)
+    else:
+        recorder.call(function, inputs, outputs, host)
+
+
+def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a pure function of arrays that looks at their values: a recording takes it as one call."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        recorder = recording.recorder
+        return function(*args, **kwargs) if recorder is None else recorder.opaque(function, args, kwargs)
+
+    return call
+
+
+@contextlib.contextmanager
+def unrecorded() -> Iterator[None]:
+    """Let numbers be read out of arrays (`float(x)`, `if x > 0`) while recording: replays take them as they were.
+
+    It is for checks that only raise.
+    """
+    recorder = recording.recorder
+    if recorder is None:
+        yield
+    else:
+        with recorder.reading():
+            yield
+
+
+def holds(condition: Any) -> bool:
+    """The truth of one number, for a check that only raises: see `unrecorded`."""
+    if recording.recorder is None:
+        return bool(condition)
+    with unrecorded():
+        return bool(condition)
+
+
 class Library(NamedTuple):
     """An array library: the module that computes, the type of its arrays, and the way to it and back."""
 
@@ -269,6 +366,8 @@ def _type_name(x: Any) -> str:
 
 
 def _move(x: Any, device: str) -> Any:
+    if recording.recorder is not None and recording.recorder.owns(x) and device == device_of(x):
+        return x
     library, target = _library_of(x), _library_for(device)
     if library is not None:
         if library.device_of(x) == device:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra._faces import Faces, name_of_face
-from cutnn.device import namespace, to_host
+from cutnn.device import holds, namespace, to_host
 from cutnn.tape import raw
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def finite(star: StarAlgebra, name: str, A: Any, label: str = "A") -> Any:
     """A, or an error that says where it is not finite: LAPACK knows only that something did not converge."""
     a = raw(A)
     bad = ~namespace(a).isfinite(a)
-    if bool(bad.any()):
+    if holds(bad.any()):
         host = to_host(bad)
         first = tuple(int(k) for k in np.argwhere(host)[0])
         count = int(host.sum())
@@ -202,7 +202,7 @@ def hermitian(star: StarAlgebra, name: str, faces: Faces) -> None:
     off = faces.joined([xp.abs(part - part.mT.conj()).max(axis=(-2, -1)) for part in parts])
     # Rounding of the transform and of a product of m terms.
     bound = 10 * (faces.star.n + parts[0].shape[-1]) * float(xp.finfo(parts[0].dtype).eps)
-    if bool((off > bound * size).any()):
+    if holds((off > bound * size).any()):
         ratio = to_host(off / xp.where(size == 0, 1, size))
         worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
         raise ValueError(
@@ -219,7 +219,7 @@ def definite(star: StarAlgebra, faces: Faces, factors: Callable[[], Any]) -> Any
     except np.linalg.LinAlgError:
         L = None
     values = None if L is None else raw(L)
-    if values is not None and bool(namespace(values).isfinite(values).all()):
+    if values is not None and holds(namespace(values).isfinite(values).all()):
         return L
     least = np.concatenate([np.linalg.eigvalsh(to_host(raw(part)))[..., 0] for part in faces.parts], axis=-1)
     worst = np.unravel_index(int(np.argmin(least)), least.shape)
@@ -252,7 +252,7 @@ def regular(star: StarAlgebra, name: str, function: Callable[..., Any], A_hat: A
         growth = growth / xp.where(right == 0, 1, right)
         known = known & xp.isfinite(right)
     condition = xp.max(size, axis=faces, keepdims=True) * growth
-    if bool(xp.any(known & ~(condition <= 0.1 / float(np.finfo(a.dtype).eps)))):
+    if holds(xp.any(known & ~(condition <= 0.1 / float(np.finfo(a.dtype).eps)))):
         _singular(star, name, A_hat)
     return X_hat
 

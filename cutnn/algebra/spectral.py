@@ -31,7 +31,7 @@ from cutnn.array._spectral import (
     nuclear_norm,
     pinv_of,
 )
-from cutnn.device import namespace
+from cutnn.device import holds, namespace
 from cutnn.tape import raw
 
 if TYPE_CHECKING:
@@ -476,7 +476,7 @@ def _for_each_tensor(star: StarAlgebra, name: str, label: str, x: Any, A: Any) -
         raise TypeError(f"{star}.{name}: {label} is {x!r}; expected a real number, or an array of them")
     x = float(x) if isinstance(x, numbers.Real) else x
     shape, batch = tuple(getattr(x, "shape", ())), tuple(A.shape[: A.ndim - 2 - len(star.shape)])
-    if not bool(namespace(raw(x)).all((raw(x) >= 0) & (raw(x) < math.inf))):
+    if not holds(namespace(raw(x)).all((raw(x) >= 0) & (raw(x) < math.inf))):
         raise ValueError(f"{star}.{name}: {label} is {x}; expected finite numbers of at least 0")
     if not shape:
         return x

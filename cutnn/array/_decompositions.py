@@ -26,7 +26,7 @@ from cutnn.array._faces_pool import FLOPS, by_faces, linalg
 from cutnn.array._products import adjoint, column, from_diagonal, inv, row, solve
 from cutnn.array.elementwise import conj, real, where
 from cutnn.array.manipulation import concat
-from cutnn.device import namespace, to_host
+from cutnn.device import holds, namespace, to_host
 from cutnn.tape import NotDifferentiableError, Traced, constant, primitive, raw
 
 # ------------------------------------------------------------------------------------------------- cholesky
@@ -408,7 +408,7 @@ def _check_regular(name: str, triangle: Any) -> None:
     xp = namespace(size)
     rounding = size.shape[-1] * xp.finfo(size.dtype).eps * size.max(axis=-2)
     dependent = size.diagonal(axis1=-2, axis2=-1) <= rounding
-    if bool(dependent.any()):
+    if holds(dependent.any()):
         *place, k = numpy.argwhere(to_host(dependent))[0]
         raise numpy.linalg.LinAlgError(
             f"{name}: the factors have no derivative where the leading columns are linearly dependent: column {k} of "
@@ -423,7 +423,7 @@ def _check_diagonalisable(v: Any) -> None:
         return
     values = svdvals(raw(v))
     defective = values[..., -1] <= v.shape[-1] * namespace(values).finfo(values.dtype).eps
-    if bool(defective.any()):
+    if holds(defective.any()):
         which = _matrix(numpy.argwhere(to_host(defective))[0])
         raise numpy.linalg.LinAlgError(
             f"eig: the eigenvectors of {which} are linearly dependent, to rounding: it cannot be diagonalised, and its "

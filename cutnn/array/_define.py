@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy
 
+from cutnn.array._gemm import is_limited, matmul
 from cutnn.device import namespace
 from cutnn.tape import Traced, constant, raw
 from cutnn.tape.operations import Change, operation, unwatched
@@ -143,7 +144,8 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         stretched = [extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] != 1]
         if not extra and len(shape) > 1 and stretched == [len(shape) - 1]:
             # A bias over samples. NumPy sums short rows slowly: (28, 28, 32) takes 18 µs, this product 5.
-            g = g @ namespace(raw(g)).ones((g.shape[-1], 1), dtype=g.dtype)
+            ones = namespace(raw(g)).ones((g.shape[-1], 1), dtype=g.dtype)
+            g = matmul(g, ones) if is_limited() and type(g) is not Traced else g @ ones
         else:
             g = g.sum(axis=(*range(extra), *stretched))
         if g.shape != shape:

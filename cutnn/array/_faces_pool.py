@@ -25,7 +25,7 @@ from typing import Any
 import numpy
 
 from cutnn._cores import everywhere, one_thread, openblas
-from cutnn.device import namespace
+from cutnn.device import namespace, opaque
 
 # Of l × m matrices, times l m min(l, m): what LAPACK takes about (Golub and Van Loan 2013), to tell what is small.
 FLOPS = {"svd": 22, "svdvals": 4, "eig": 25, "eigh": 9, "eigvalsh": 4 / 3}
@@ -41,6 +41,7 @@ def linalg(name: str, *arrays: Any, **options: Any) -> Any:
     return by_faces(functools.partial(function, **options), FLOPS[name], *arrays)
 
 
+@opaque
 def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
     """function(*arrays) for batches of matrices, (*batch, l, m), alike in their batch axes: an array, or a tuple.
 

@@ -17,7 +17,7 @@ import numpy
 from cutnn.array._products import matrix_power
 from cutnn.array._spectral import DomainError, all_hermitian, hermitian_log, hermitian_power
 from cutnn.array.manipulation import concat
-from cutnn.device import namespace, to_host
+from cutnn.device import namespace, opaque, to_host
 from cutnn.tape import constant, primitive, raw
 
 # Coefficients of the [13/13] Padé approximant of exp, over the first, and the largest 1-norm for which it is exact
@@ -40,6 +40,7 @@ def _expm_rule(g: Any, x: Any) -> Any:
 
 
 @primitive(x=_expm_rule)
+@opaque
 def expm(x: Any, /) -> Any:
     """The exponential of each matrix, (*batch, n, n), by Padé approximation, scaling and squaring (Higham 2005).
 
@@ -122,6 +123,7 @@ def _root_rule(g: Any, x: Any) -> Any:
 
 
 @primitive(x=_root_rule)
+@opaque
 def _root(x: Any) -> Any:
     """Newton's iteration X ← X + E, E ← -½ E X⁻¹ E from X = x, E = ½ (1 - x) (Iannazzo 2003; Higham 2008, (6.20)).
 
@@ -156,6 +158,7 @@ _NODES, _WEIGHTS = (list(map(float, x / 2)) for x in numpy.polynomial.legendre.l
 
 
 @primitive(x=_matrix_log_rule)
+@opaque
 def _matrix_log(x: Any) -> Any:
     xp = namespace(x)
     one = xp.eye(x.shape[-1], dtype=x.dtype)

@@ -25,6 +25,7 @@ import numpy
 
 from cutnn._cores import everywhere, one_thread, threads
 from cutnn.array import _mkl
+from cutnn.device import recording
 
 _WORTH = 20_000_000
 """Multiplications from which the cores share a product.
@@ -36,23 +37,42 @@ took 3 % longer with these shared than without.
 _PARTS = 2  # that a core takes one after the other: on a busy machine one may be slower than the other
 
 
-def matmul(x1: Any, x2: Any) -> Any:
-    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m)."""
+def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
+    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m).
+
+    `out` is NumPy's, contiguous. While a step is captured (`ct.capture`) the recording makes the product.
+    """
+    recorder = recording.recorder
+    if recorder is not None and (type(x1) is not numpy.ndarray or type(x2) is not numpy.ndarray):
+        return recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
     if type(x1) is numpy.ndarray and x1.ndim > 1 < x2.ndim:
         work = x1.size * x2.shape[-1]
-        if work >= _mkl.WORTH and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2)) is not None:
+        if work >= _mkl.WORTH and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
             return product
         if work >= _WORTH and threads() > 1 and x1.shape[-1] == x2.shape[-2]:
-            return _on_cores(x1, x2)
-    return x1 @ x2
+            return _on_cores(x1, x2, out)
+    return x1 @ x2 if out is None else numpy.matmul(x1, x2, out=out)
 
 
-def _on_cores(x1: Any, x2: Any) -> Any:
+def _is_numpys(x1: Any, x2: Any) -> bool:
+    """Whether `matmul` leaves a product to NumPy."""
+    if x1.ndim < 2 or x2.ndim < 2:
+        return True
+    work = x1.size * x2.shape[-1]
+    return not (work >= _mkl.WORTH and _mkl.is_here()) and not (work >= _WORTH and threads() > 1)
+
+
+def is_limited() -> bool:
+    """Whether only `matmul` makes products now: CuPy refuses its own, as tensordot, while CUDA captures a step."""
+    return bool(getattr(recording.recorder, "only_matmul", False))
+
+
+def _on_cores(x1: Any, x2: Any, out: Any = None) -> Any:
     """The product, in parts: of the longest axis of the batch, or of the columns or rows of a single product."""
     with one_thread() as cores:
         batch = numpy.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
         shape = (*batch, x1.shape[-2], x2.shape[-1])
-        product = numpy.empty(shape, numpy.result_type(x1, x2))
+        product = numpy.empty(shape, numpy.result_type(x1, x2)) if out is None else out
         candidates = range(len(batch) if math.prod(batch) >= cores else len(shape))
         axis = max(candidates, key=shape.__getitem__) - len(shape)
         parts = min(shape[axis], _PARTS * cores)

@@ -17,7 +17,7 @@ from cutnn.array._define import fit
 from cutnn.array._differences import Hard
 from cutnn.array._spectral import _cutoff, _odd_first, factors_of
 from cutnn.array.elementwise import conj
-from cutnn.device import namespace, to_host
+from cutnn.device import holds, namespace, to_host
 from cutnn.tape import NotDifferentiableWarning, constant, primitive, raw
 
 
@@ -40,7 +40,7 @@ def low_rank(x: Any, /, rank: Any) -> Any:
     if not isinstance(least, int) and getattr(getattr(least, "dtype", None), "kind", "?") not in "iu":
         raise TypeError(f"low_rank: the rank is {least!r}; expected an integer, or an array of them")
     allowed = (least >= 0) & (least <= most)
-    if not bool(allowed if isinstance(allowed, bool) else allowed.all()):
+    if not holds(allowed if isinstance(allowed, bool) else allowed.all()):
         raise ValueError(f"low_rank: the rank of x, {tuple(x.shape)}, is one of 0 to {most}, not {least}")
     return low_rank_of(x, factors_of(x), rank) if most else 1 * x
 
@@ -86,7 +86,7 @@ def _cut(s: Any, rank: Any) -> tuple[Any, Any, Any]:
 
 def _warn(tied: Any, s: Any) -> None:
     tied = to_host(raw(tied))
-    if tied.any():
+    if holds(tied.any()):
         value = float(to_host(raw(s))[tied[..., 0]].max())
         warnings.warn(
             f"low_rank: in {int(tied.sum())} of {tied.size} matrices the singular values on both sides of the cut are "

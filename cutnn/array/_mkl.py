@@ -26,7 +26,12 @@ _GNU_THREADS = 3
 _INT, _POINTER = ctypes.c_int, ctypes.c_void_p
 
 
-def matmul(x1: Any, x2: Any) -> Any:
+def is_here() -> bool:
+    """Whether MKL is at hand."""
+    return _library() is not None
+
+
+def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
     """x1 @ x2 for NumPy arrays of one dtype, two axes or more; None where MKL is not at hand, or cannot do it."""
     library = _library()
     if library is None:
@@ -34,7 +39,7 @@ def matmul(x1: Any, x2: Any) -> Any:
     plan = _planned(library, x1.dtype.char, x1.shape, x1.strides, x2.shape, x2.strides)
     if plan is None:
         return None
-    product = numpy.empty(plan.shape, x1.dtype)
+    product = numpy.empty(plan.shape, x1.dtype) if out is None else out
     plan.run(x1.ctypes.data, x2.ctypes.data, product.ctypes.data)
     return product
 

@@ -18,7 +18,7 @@ from cutnn.array._faces_pool import linalg
 from cutnn.array._linear import explain, linear, normal_axes
 from cutnn.array.elementwise import conj, multiply
 from cutnn.array.manipulation import broadcast_to, expand_dims, permute_dims, reshape, squeeze
-from cutnn.device import namespace
+from cutnn.device import is_numpy, namespace
 from cutnn.tape import Traced, primitive, raw
 from cutnn.tape.operations import placed
 
@@ -111,7 +111,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     >>> ct.tensordot(ct.ones((2, 3, 4)), ct.ones((4, 5, 3)), axes=((1, 2), (2, 0))).shape
     (2, 5)
     """
-    if type(x1) is not Traced and type(x2) is not Traced:
+    if type(x1) is not Traced and type(x2) is not Traced and not _gemm.is_limited():
         return _tensordot_of_library(x1, x2, axes=axes)
     shape1, shape2 = x1.shape, x2.shape
     if isinstance(axes, int):
@@ -221,7 +221,7 @@ def inv(x: Any, /) -> Any:
 
 def _product(x1: Any, x2: Any) -> Any:
     """The product of plain arrays: where a profile finds `matmul`, which calls it by this name."""
-    return _gemm.matmul(x1, x2) if type(x1) is type(x2) else _library_function("matmul", x1, x2)(x1, x2)
+    return _gemm.matmul(x1, x2) if type(x1) is type(x2) else _mixed_matmul(x1, x2)
 
 
 _tensordot_of_library = library("tensordot")
@@ -255,9 +255,7 @@ def _is_swapped(x: Any) -> bool:
     Its cotangent is then made so that swapped back it is contiguous as well: where K and Kᵀ are both used, as in a
     leapfrog step, their cotangents are added, and of 1.2 MB that took 0.6 ms across the axes, and 0.1 along them.
     """
-    return (
-        type(x) is numpy.ndarray and x.size >= _LARGE and not x.flags.c_contiguous and x.mT.flags.c_contiguous
-    )
+    return is_numpy(x) and x.size >= _LARGE and not x.flags.c_contiguous and x.mT.flags.c_contiguous
 
 
 def _left_fitted(g: Any, x2: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -292,6 +290,12 @@ def _rows(x: Any) -> Any:
 
 def _kind(x: Any) -> str:
     return f"an array of shape {x.shape}" if hasattr(x, "shape") else f"a {type(x).__name__}"
+
+
+def _mixed_matmul(x1: Any, x2: Any) -> Any:
+    """The product of arrays of two types: of one library, or TypeError."""
+    function = _library_function("matmul", x1, x2)
+    return _gemm.matmul(x1, x2) if is_numpy(x1) and is_numpy(x2) else function(x1, x2)
 
 
 def _matmul_of_vectors(x1: Any, x2: Any) -> Any:

@@ -25,7 +25,7 @@ from cutnn.array._products import adjoint, column, row
 from cutnn.array.data_types import astype
 from cutnn.array.elementwise import conj, real
 from cutnn.array.manipulation import reshape
-from cutnn.device import namespace, to_host
+from cutnn.device import holds, namespace, to_host
 from cutnn.tape import constant, nondifferentiable, primitive, raw
 
 _NO_THIRD = nondifferentiable("of a matrix has two derivatives here: there is no third")
@@ -48,7 +48,7 @@ def svt(x: Any, /, tau: Any) -> Any:
     """
     tau = float(tau) if isinstance(tau, numpy.generic) else tau
     least = raw(tau)
-    if not bool((least >= 0) if isinstance(least, int | float) else namespace(least).all(least >= 0)):
+    if not holds((least >= 0) if isinstance(least, int | float) else namespace(least).all(least >= 0)):
         raise ValueError(f"svt: tau is {least}; expected a threshold of at least 0")
     if hasattr(tau, "shape"):
         tau = reshape(astype(tau, raw(x).real.dtype), (*tau.shape, 1))
@@ -336,7 +336,7 @@ def _spectrum(x: Any, what: str, positive: bool, atol: Any) -> Any:
     w, v = linalg("eigh", x)
     cutoff = _cutoff(abs(w), atol)
     outside = w <= cutoff if positive else w < -cutoff
-    if bool(xp.any(outside)):
+    if holds(xp.any(outside)):
         host, values = to_host(outside), to_host(w)
         *place, k = (int(i) for i in numpy.argwhere(host)[0])
         need = "positive definite" if positive else "positive semidefinite"

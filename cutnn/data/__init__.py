@@ -17,7 +17,7 @@ import numpy as np
 
 from cutnn.data import _files
 from cutnn.data._reconstruction import reconstruction
-from cutnn.device import device_of, namespace, to_device
+from cutnn.device import device_of, lifted, namespace, to_device
 
 __all__ = ["Dataset", "Split", "batches", "load", "reconstruction", "to_images", "to_tensor"]
 
@@ -105,14 +105,14 @@ class Split:
         >>> X.shape, labels.tolist()
         ((6, 8, 3), [3, 1, 4])
         """
-        if not isinstance(indices, (slice, type(self.images))):
+        if not isinstance(indices, (slice, type(self.images), type(lifted(self.images)))):
             indices = _as_indices(indices, self.images)
-        images = self.images[indices]
+        images = lifted(self.images)[indices]
         if images.ndim != self.images.ndim:
             raise IndexError(
                 f"a batch needs one-dimensional indices, got {indices!r}; for one image give a list: [i]"
             )
-        return to_tensor(images, self.mean, self.std, dtype), self.labels[indices]
+        return to_tensor(images, self.mean, self.std, dtype), lifted(self.labels)[indices]
 
     def to_device(self, device: str | None = None) -> Split:
         """Return the split with its arrays on a device, by default the default one; images stay bytes."""

@@ -12,6 +12,7 @@ from typing import Any
 import optree
 
 from cutnn.algebra.learned import parameters, with_parameters
+from cutnn.device import record_call, recording
 from cutnn.tape import Traced, custom_vjp, vjp
 
 __all__ = ["System", "end", "reversible_end"]
@@ -117,21 +118,30 @@ def _pull_back(system: System, steps: Any, X: Any, state: Any, g: Any) -> tuple[
 def _warn_of_drift(system: System, operator: Any, started: Any, recomputed: Any) -> None:
     """Warn where the start, recomputed from the end, is not the start: the gradients then are not right."""
     off = [a - b for a, b in zip(_leaves(started), _leaves(recomputed), strict=True)]
-    error, size = _norm(off), _norm(_leaves(started))
-    if not error <= _DRIFT * size:  # a start of zeros has no size of its own, and the state after it has
-        size = max(size, _norm(_leaves(system.forward(operator, started))))
+    after: Any = None  # a start of zeros has no size of its own, and the state after it has
+    if recording.recorder is None:  # a captured step, which is to keep no arrays, goes without
+        after = functools.partial(system.forward, operator, started)
+    record_call(
+        functools.partial(_look_at_drift, system, after), [_squares(off), _squares(_leaves(started))], []
+    )
+
+
+def _look_at_drift(system: System, after: Any, error: Any, size: Any) -> None:
+    error, size = math.sqrt(float(error)), math.sqrt(float(size))
+    if not error <= _DRIFT * size and after is not None:
+        size = max(size, math.sqrt(float(_squares(_leaves(after())))))
     if not error <= _DRIFT * size:
         warnings.warn(
             f"reversible=True: the states recomputed from the end are off by {error / (size or 1):.1e} of their "
             "norm at the start, and so are the gradients, about. Take a smaller h, fewer steps, smaller weights, "
             f"dtype=ct.float64, or reversible=False (now: {type(system.integrator).__name__}, h={system.h:g})",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
 
 
-def _norm(arrays: list[Any]) -> float:
-    return math.sqrt(float(sum((abs(a) ** 2).sum() for a in arrays)))
+def _squares(arrays: list[Any]) -> Any:
+    return sum((abs(a) ** 2).sum() for a in arrays)
 
 
 def _leaves(tree: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import optree
 
-from cutnn.device import namespace
+from cutnn.device import host_numbers, namespace, record_call, unlifted
 from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, manifolds_of, real_dtype, shaped
 from cutnn.optim.schedules import Schedule
 from cutnn.tape.operations import placed
@@ -76,16 +76,27 @@ class Optimizer:
         a shape does.
         """
         gradients = self._matched(grads)
-        if any(a is not b for a, b in zip(self._leaves, self._matched(self.model), strict=True)):
+        if any(a is not unlifted(b) for a, b in zip(self._leaves, self._matched(self.model), strict=True)):
             self._adopt()
+        moments = [moment for group in self._groups for moment in group.moments.values()]
+        record_call(self._update, gradients, [*self._leaves, *moments], host=[(self, "steps")])
+
+    def _update(self, *arrays: Any) -> None:
+        """A step, given the gradients, and after them what it writes to: all leaves and moments."""
+        gradients = list(arrays[: len(self._leaves)])
         scale = None if self.clip is None else clip_scale(gradients, self.clip)
-        numbers = self._numbers(self.learning_rate, self.steps + 1)
+        numbers = host_numbers(self._count)
         for group in self._groups:
             update = self._on_cpu if group.xp is np else self._on_gpu
             if group.manifold is not None:
                 update = self._on_manifold
             update(group, [flat(gradients[i]) for i in group.members], scale, numbers)
+
+    def _count(self) -> tuple[float, ...]:
+        """Begin a step: the numbers of the rule, then the weight decay through the gradient, and on the weights."""
+        numbers = self._numbers(self.learning_rate, self.steps + 1)
         self.steps += 1
+        return (*numbers, *((0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)))
 
     def state(self) -> dict[str, Any]:
         """The steps made and the moments, as arrays that can be saved; copies."""
@@ -196,14 +207,14 @@ class Optimizer:
 
     def _adopt(self) -> None:
         """Follow a model whose arrays were replaced by others."""
-        leaves = optree.tree_leaves(self.model, namespace="cutnn")
+        leaves = [unlifted(leaf) for leaf in optree.tree_leaves(self.model, namespace="cutnn")]
         check_leaves(type(self).__name__, leaves, self._names)
         for group in self._groups:
             group.adopt(leaves)
         self._leaves = leaves
 
-    def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
-        lr = numbers[0]
+    def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
+        rule = numbers[:-2]
         for size, pieces, moments in group.blocks:
             gathered, out, other = (s[:size] for s in group.scratch)
             if len(pieces) == 1:
@@ -219,9 +230,9 @@ class Optimizer:
                 if not self._decoupled:
                     np.multiply(p, self.weight_decay, out=other)
                     g = np.add(g, other, out=gathered)
-            self._rule(numbers, g, out, *moments)
+            self._rule(rule, g, out, *moments)
             if self.weight_decay and self._decoupled:
-                np.multiply(p, lr * self.weight_decay, out=other)
+                np.multiply(p, rule[0] * self.weight_decay, out=other)
                 np.add(out, other, out=out)
             begin = 0
             for _, start, stop, p in pieces:
@@ -229,21 +240,18 @@ class Optimizer:
                 np.subtract(p, out[begin:end], out=p)
                 begin = end
 
-    def _on_manifold(
-        self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]
-    ) -> None:
+    def _on_manifold(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         point = self._leaves[group.members[0]]
         g, *moments = (shaped(line, point) for line in (gradients[0], *group.parts[0]))
         g = group.manifold.project(point, g if scale is None else g * scale)
-        point[...] = group.manifold.retract(point, -self._tangent(numbers, g, *moments))
+        point[...] = group.manifold.retract(point, -self._tangent(numbers[:-2], g, *moments))
         for moment in moments[:1]:
             moment[...] = group.manifold.project(point, moment)
 
-    def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: tuple[float, ...]) -> None:
+    def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         kernel = _compiled(group.xp, *self._kernel)
-        decay = (0.0, self.weight_decay) if self._decoupled else (self.weight_decay, 0.0)
         for g, p, moments in zip(gradients, group.flats, group.parts, strict=True):
-            kernel(g, 1.0 if scale is None else scale, *decay, *numbers, p, *moments)
+            kernel(g, 1.0 if scale is None else scale, *numbers, p, *moments)
 
 
 def _moved(optimizer: Optimizer, grads: Any) -> int:
@@ -291,7 +299,7 @@ class SGD(Optimizer):
         self._moments = ("momentum",) if momentum else ()
         descent = "d + mu * m" if nesterov else "m"
         self._kernel = (
-            "T lr, T mu",
+            "lr, mu",
             "T m" if momentum else "",
             f"m = mu * m + d; p -= lr * ({descent});" if momentum else "p -= lr * d;",
         )
@@ -335,7 +343,7 @@ class Adam(Optimizer):
 
     _moments = ("first", "second")
     _kernel = (
-        "T lr, T b1, T b2, T rate, T eps",
+        "lr, b1, b2, rate, eps",
         "T m, T v",
         "m = b1 * m + d; v = b2 * v + d * d; p -= rate * m / (sqrt(v) + eps);",
     )
@@ -406,10 +414,13 @@ class AdamW(Adam):
 
 @functools.cache
 def _compiled(xp: Any, numbers: str, moments: str, body: str) -> Any:
+    """The kernel of a rule. Its numbers are the host's, or arrays of one float64 in a CUDA graph; it works in T."""
+    names = ["scale", *numbers.split(", "), "decay", "shrink"]
+    converted = "".join(f"const T {name} = (T)_{name}; " for name in names)
     return xp.ElementwiseKernel(
-        f"T g, float64 scale, T decay, T shrink, {numbers}",
+        ", ".join(["T g", *(f"float64 _{name}" for name in names)]),
         f"T p, {moments}" if moments else "T p",
-        f"const T d = g * (T)scale + decay * p; p -= lr * shrink * p; {body}",
+        f"{converted}const T d = g * scale + decay * p; p -= lr * shrink * p; {body}",
         "cutnn_optimizer",
     )
 

@@ -10,7 +10,7 @@ import numpy
 import optree
 
 from cutnn._cores import held
-from cutnn.device import namespace
+from cutnn.device import lifted, namespace
 from cutnn.tape.record import Tape, Traced, backward, primitive, raw
 
 PYTREES = "cutnn"  # the optree namespace of modules
@@ -69,7 +69,7 @@ class _Trace:
         self, name: str, f: Callable[..., Any], leaves: list[Any], rebuild: Callable[..., Any]
     ) -> None:
         self.tape = Tape()
-        self.leaves = [_differentiable(name, leaf) for leaf in leaves]
+        self.leaves = [lifted(_differentiable(name, leaf)) for leaf in leaves]
         result = f(*rebuild([self.tape.watch(leaf) for leaf in self.leaves]))
         self.ends, self.result_tree = flatten(result)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cutnn.device import namespace, to_host
+from cutnn.device import namespace, record_call, to_host
 from cutnn.optim import Optimizer
+from cutnn.recording import capture
 from cutnn.tape import value_and_grad
 from cutnn.train._interrupts import Whole
 from cutnn.train.evaluation import Evaluation, batch, judge_of, place, real_dtype
@@ -59,51 +60,86 @@ class Epoch:
         host = values if len(values) < 2 else to_host(namespace(*values).stack(values))
         numbers = [float(value) for value in host]
         for step, number in enumerate(numbers, first):
-            if not math.isfinite(number):
-                raise NotFinite(
-                    f"the {what} is {number} at step {step} of epoch {self.number} "
-                    f"(step {self.start + step} of all)"
-                )
+            self.check(what, number, step)
         return numbers
+
+    def check(self, what: str, number: float, step: int) -> None:
+        if not math.isfinite(number):
+            raise NotFinite(
+                f"the {what} is {number} at step {step} of epoch {self.number} (step {self.start + step} of all)"
+            )
+
+
+class Step:
+    """A training step of a model: gradient, a look at the losses, the update. It may be a captured one."""
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[..., Any],
+        regularizer: Callable[[Any], Any] | None,
+        split: Any,
+        optimizer: Optimizer,
+        captured: bool,
+    ) -> None:
+        def objective(model: Any, X: Any, target: Any) -> tuple[Any, Any]:
+            value, classes = judge(model(X), target)
+            if regularizer is None:
+                return value, (value, None, classes)
+            penalty = regularizer(model)
+            return value + penalty, (value, penalty, classes)
+
+        judge, self._predicts = judge_of(loss)
+        self.model, self._split, self._optimizer = model, split, optimizer
+        self._differentiate = value_and_grad(objective, has_aux=True)
+        self._dtype = real_dtype(model)
+        self._between = 1 if place(split) == "cpu" else _STEPS_BETWEEN_LOOKS
+        self._epoch: Epoch | None = None
+        self._captured = capture(lambda indices: self._update(*self._gradient(indices))) if captured else None
+
+    def __call__(self, epoch: Epoch, indices: Any, whole: Whole) -> None:
+        """Make a step, and add what it gives to the epoch; Ctrl-C comes before the update or after all of it."""
+        self._epoch = epoch
+        if self._captured is None:
+            found = self._gradient(indices)
+            with whole:
+                self._note(epoch, *self._update(*found))
+        else:
+            with whole:
+                self._note(epoch, *self._captured(indices))
+
+    def _gradient(self, indices: Any) -> tuple[Any, Any, Any, Any]:
+        """The gradient, loss and regulariser, and how many are predicted right."""
+        X, target = batch(self._split, indices, self._dtype)
+        (_, (value, penalty, classes)), grads = self._differentiate(self.model, X, target)
+        return grads, value, penalty, (classes == target).sum() if self._predicts else None
+
+    def _update(self, grads: Any, value: Any, penalty: Any, right: Any) -> tuple[Any, Any, Any]:
+        if self._between == 1:  # else the losses are looked at after many steps
+            record_call(self._look, [value] if penalty is None else [value, penalty], [])
+        self._optimizer.step(grads)
+        return value, penalty, right
+
+    def _note(self, epoch: Epoch, value: Any, penalty: Any, right: Any) -> None:
+        epoch.waiting.append((value, penalty))
+        if self._predicts:
+            epoch.right = (0 if epoch.right is None else epoch.right) + right
+        if len(epoch.waiting) >= self._between:
+            epoch.look()
+
+    def _look(self, *numbers: Any) -> None:
+        assert self._epoch
+        for what, number in zip(("loss", "regularizer"), numbers, strict=False):
+            self._epoch.check(what, float(number), self._epoch.step + 1)
 
 
 def train(
-    epoch: Epoch,
-    model: Any,
-    loss: Callable[..., Any],
-    regularizer: Callable[[Any], Any] | None,
-    split: Any,
-    visits: Iterable[Any],
-    optimizer: Optimizer,
-    whole: Whole,
-    after_step: Callable[[], None],
+    epoch: Epoch, step: Step, visits: Iterable[Any], whole: Whole, after_step: Callable[[], None]
 ) -> None:
-    """A step of the optimizer for each batch of `visits`; what they give is added to the epoch."""
-
-    def objective(model: Any, X: Any, target: Any) -> tuple[Any, Any]:
-        value, classes = judge(model(X), target)
-        if regularizer is None:
-            return value, (value, None, classes)
-        penalty = regularizer(model)
-        return value + penalty, (value, penalty, classes)
-
-    judge, predicts = judge_of(loss)
-    differentiate = value_and_grad(objective, has_aux=True)
-    dtype = real_dtype(model)
-    if predicts and epoch.right is None:
-        epoch.right = 0
-    between = 1 if place(split) == "cpu" else _STEPS_BETWEEN_LOOKS
+    """A step for each batch of `visits`; what they give is added to the epoch."""
     began = time.perf_counter() - epoch.seconds
     for indices in visits:
-        X, target = batch(split, indices, dtype)
-        (_, (value, penalty, classes)), grads = differentiate(model, X, target)
-        with whole:
-            epoch.waiting.append((value, penalty))
-            if len(epoch.waiting) == between:
-                epoch.look()
-            if predicts:
-                epoch.right = epoch.right + (classes == target).sum()
-            optimizer.step(grads)
+        step(epoch, indices, whole)
         epoch.seconds = time.perf_counter() - began
         after_step()
     epoch.look()

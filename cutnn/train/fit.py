@@ -17,7 +17,7 @@ from cutnn.data import batches
 from cutnn.device import device_of
 from cutnn.nn import check_stability, prolong
 from cutnn.optim import Optimizer
-from cutnn.train._epoch import NotFinite, train
+from cutnn.train._epoch import NotFinite, Step, train
 from cutnn.train._folder import Folder
 from cutnn.train._interrupts import Whole
 from cutnn.train._progress import bar
@@ -46,6 +46,7 @@ def fit(
     save_every: float = 30.0,
     keep: int = 3,
     progress: bool = True,
+    capture: bool = False,
     callbacks: Iterable[Callable[[FitResult], bool | None]] = (),
 ) -> FitResult:
     """Train a model in place and return the best model by validation accuracy, with the history.
@@ -71,6 +72,10 @@ def fit(
     further. Other settings than those of the checkpoint are a `ResumeError`, a ValueError, that names them; of a
     function, as loss or regularizer, its name and the numbers it encloses are compared, not its body. A generator
     given as `seed` is to be in the state in which the run began.
+
+    With `capture=True` the step is a captured one (`ct.capture`): the same run, to the same bits on the CPU, by replays
+    of what its first step did; a short last batch, and a refined model, have recordings of their own. It is asked for,
+    as a model or a loss that decides by values cannot be captured.
 
     Shapes, labels and the folder are tried out before the first step, and raise ValueError, TypeError and
     OSError then; `nn.check_stability` warns of time networks that are not stable. A loss that is not finite
@@ -112,16 +117,19 @@ def fit(
                 folder.save_checkpoint_in_time(run)
 
         try:
+            step = Step(result.final, loss, regularizer, training, optimizer, capture)
             goes_on = run.settled or _settle(run, folder, callbacks)
             while goes_on and run.done < epochs:
                 number = run.done + 1
                 with whole:
                     run.refine_before(number)
                     epoch = run.begin(number)
+                if step.model is not result.final:
+                    step = Step(result.final, loss, regularizer, training, optimizer, capture)
                 display.start_epoch(number)
                 visits = batches(len(training), batch_size, run.order, bool(shuffle), device=place(training))
                 visits = itertools.islice(visits, epoch.step, None)
-                train(epoch, result.final, loss, regularizer, training, visits, optimizer, whole, after_step)
+                train(epoch, step, visits, whole, after_step)
                 trained, penalty = epoch.means(len(training), batch_size)
                 validated = None if validation is None else evaluate(result.final, loss, validation)
                 with whole:

@@ -7,7 +7,17 @@ import pytest
 
 import cutnn as ct
 from cutnn import algebra, nn, optim, train
-from tests.train.tiny import STAR, arrays, assert_same, made_data, made_net, made_set, run
+from tests.train.tiny import (
+    STAR,
+    arrays,
+    assert_same,
+    made_data,
+    made_learned_net,
+    made_net,
+    made_set,
+    made_time_net,
+    run,
+)
 
 # ------------------------------------------------------------------------------------------- against PyTorch
 
@@ -285,3 +295,49 @@ def test_on_another_device_the_step_of_a_bad_loss_is_found_later(pretend_device)
     with pytest.warns(RuntimeWarning, match=r"nan at step 8 of epoch 1 \(step 8 of all\)"):
         result = run(model, Broken(STAR), optimizer=DescentAnywhere(model, lr=0.5), batch_size=1)
     assert len(calls) == 64 and result.best_epoch == 0
+
+
+@pytest.mark.parametrize("model", [made_net, made_time_net, made_learned_net])
+def test_a_captured_run_is_the_plain_one(model):
+    """To the same bits, with a short last batch, a regulariser, a schedule and a clipped gradient."""
+    runs = []
+    for captured in (False, True):
+        net = model()
+        loss = nn.TubalCrossEntropy(algebra.identity(6) if model is made_learned_net else STAR)
+        optimizer = optim.AdamW(net, lr=optim.cosine(1e-2, 20), clip=0.5)
+        runs.append(run(net, loss, optimizer=optimizer, regularizer=nn.Tikhonov(1e-3), capture=captured))
+    plain, captured = runs
+    for row, other in zip(plain.history, captured.history, strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+    assert_same(plain.model, captured.model)
+    assert_same(plain.final, captured.final)
+
+
+def test_a_captured_run_goes_on_from_a_checkpoint_and_refines(tmp_path):
+    def at(folder, epochs, captured, resume=False):
+        return run(
+            made_time_net(),
+            epochs=epochs,
+            refine={1: 2},
+            checkpoint=tmp_path / folder,
+            capture=captured,
+            resume=resume,
+        )
+
+    whole = at("plain", 4, False)
+    at("captured", 3, True)
+    captured = at("captured", 4, True, resume=True)
+    assert len(captured.final[0]) == 2 * 2
+    assert_same(whole.final, captured.final)
+    assert_same(whole.model, captured.model)
+
+
+def test_a_loss_that_is_not_finite_stops_a_captured_run_before_its_update():
+    results = []
+    for captured in (False, True):
+        net = made_net()
+        optimizer = optim.SGD(net, lr=1e30)
+        with pytest.warns(RuntimeWarning), np.errstate(all="ignore"):
+            results.append(run(net, optimizer=optimizer, capture=captured))
+    assert results[0].stopped == results[1].stopped and "not finite" not in results[0].stopped
+    assert_same(results[0].final, results[1].final)
