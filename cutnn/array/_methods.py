@@ -217,7 +217,7 @@ def _spread(function: Callable[..., Any]) -> Callable[..., Any]:
 # ------------------------------------------------------------------------------ NumPy's functions, by protocol
 
 # Where NumPy's own name is not the standard's.
-_STANDARD = {
+STANDARD = {
     "absolute": "abs",
     "arccos": "acos",
     "arccosh": "acosh",
@@ -241,7 +241,7 @@ _STANDARD = {
 
 
 def _array_ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-    name = _STANDARD.get(ufunc.__name__, ufunc.__name__)
+    name = STANDARD.get(ufunc.__name__, ufunc.__name__)
     function = getattr(elementwise, name, None) or getattr(linalg, name, None)
     if kwargs.get("out") is not None:
         raise TypeError(f"numpy.{ufunc.__name__}: a traced array cannot be written into another array (out=)")
@@ -265,7 +265,7 @@ _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "m
 
 def _array_function(self: Any, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
     module, name = func.__module__, func.__name__
-    function = _numpy_function(module, _STANDARD.get(name, name))
+    function = _numpy_function(module, STANDARD.get(name, name))
     if function is None:
         raise NotDifferentiableError(
             f"{module}.{name} is not known to cutnn, so a traced array cannot pass through it; "
