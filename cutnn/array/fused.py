@@ -1,0 +1,262 @@
+"""Chains of elementwise functions as one kernel, with one kernel for their gradient.
+
+A chain is written once, in cutnn's functions and operators, as a function of arrays and numbers:
+
+    leapfrog = fuse(lambda z, s, b, h: z - h * ct.tanh(s + b))
+
+It is called on nodes of a graph once for each signature (dtypes, shapes, which arguments are traced); its gradient
+comes from the same rules as everywhere, on the same nodes. Each graph becomes a kernel: blocked loops of NumPy's
+ufuncs, or a loop compiled by numba where that is installed and faster, or a kernel of CuPy. Results are those of the
+plain function to rounding.
+
+Whatever a kernel cannot do is done by the plain function, so that calls always mean what it says: where values are
+traced themselves (derivatives of derivatives), for other array libraries, and for functions that are not elementwise,
+or branch on values. `CUTNN_FUSE=0` has the plain function everywhere, to find a fault.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+
+from cutnn.array import data_types, elementwise
+from cutnn.array._define import fit
+from cutnn.array._fused import on_cuda, on_numba, on_numpy
+from cutnn.array._fused.derive import Derivation, Program, Static, derive, numbers_of, pair
+from cutnn.array._fused.graph import Node
+from cutnn.array._fused.shapes import Shape, node_shapes
+from cutnn.device import namespace
+from cutnn.tape import Traced
+from cutnn.tape.record import Tape, append, innermost
+
+__all__ = ["fuse", "is_on"]
+
+_SIGNATURES = 256  # that one function has kernels for; a static argument that counts steps would make ever more
+_on = os.environ.get("CUTNN_FUSE", "1") != "0"
+
+
+def is_on() -> bool:
+    """Whether chains are fused: CUTNN_FUSE is not 0."""
+    return _on
+
+
+def fuse(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The elementwise function f of arrays and numbers as one kernel, with one for its gradient.
+
+    f is called once for each signature, so it must be a function of its arguments alone, and elementwise: cutnn's
+    elementwise functions, relu, sigmoid, softplus, operators, numbers. It returns an array, or a tuple of arrays of
+    one shape. Arrays broadcast. Numbers that may change are floats of Python; anything else that is no array is part
+    of the signature. Where f is no such function it is called as it is.
+
+    >>> import numpy as np
+    >>> import cutnn as ct
+    >>> step = fuse(lambda z, s, b, h: z - h * ct.tanh(s + b))
+    >>> z = np.ones((2, 3))
+    >>> step(z, z, np.zeros((2, 1)), 0.5).shape
+    (2, 3)
+    >>> ct.grad(lambda b: ct.sum(step(z, 0 * z, b, 0.5)))(np.zeros((2, 1)))
+    array([[-1.5],
+           [-1.5]])
+    """
+    return functools.wraps(f, updated=())(_Fused(f))
+
+
+class _Fused:
+    """A function and its kernels, by signature; None where there is none and the plain function is called."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self._f = f
+        self._kernels: dict[Any, _Kernel | None] = {}
+        self._derivations: dict[Any, Derivation | None] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        if not _on:
+            return self._f(*args)
+        tape = innermost(args)
+        values: Sequence[Any] = args
+        signature: list[Any] = []
+        if tape is not None:
+            values = [a.value if type(a) is Traced and a.tape is tape else a for a in args]
+            signature.append(tuple([type(a) is Traced for a in args]))
+        for x in values:
+            kind = type(x)
+            if kind is numpy.ndarray:
+                signature.append(x.dtype)
+                signature.append(x.shape)
+            elif kind is float:
+                signature.append(float)
+            elif kind is Traced:
+                return self._f(*args)
+            else:
+                signature.append(_sign(x, kind))
+        key = tuple(signature)
+        try:
+            kernel = self._kernels[key]
+        except KeyError:
+            kernel = self._learn(key, args, values, tape)
+        except TypeError:  # an argument that has no hash: a list, say
+            kernel = None
+        if kernel is None:
+            return self._f(*args)
+        return kernel.call(values) if tape is None else kernel.record(tape, args, values)
+
+    def _learn(self, key: Any, args: Sequence[Any], values: Sequence[Any], tape: Tape | None) -> _Kernel | None:
+        kernel = None
+        if len(self._kernels) < _SIGNATURES and (xp := _library(values)) is not None:
+            traced = tuple([i for i, a in enumerate(args) if type(a) is Traced and a.tape is tape])
+            derivation = self._derive([_kind(x) for x in values], traced)
+            if derivation is not None:
+                kernel = _kernel(derivation, traced, [getattr(x, "shape", None) for x in values], xp)
+            self._kernels[key] = kernel
+        return kernel
+
+    def _derive(self, kinds: list[Any], traced: tuple[int, ...]) -> Derivation | None:
+        key = (tuple([(type(k.value), k.value) if type(k) is Static else k for k in kinds]), traced)
+        if key not in self._derivations:
+            try:
+                self._derivations[key] = derive(self._f, kinds, traced)
+            except Exception:  # whatever it says to nodes; the plain function tells the user what is wrong
+                self._derivations[key] = None
+        return self._derivations[key]
+
+
+def _sign(x: Any, kind: type) -> Any:
+    if (dtype := getattr(x, "dtype", None)) is None or not hasattr(x, "shape"):
+        return kind, x
+    return kind if not isinstance(x, numpy.generic) else numpy.generic, dtype, x.shape
+
+
+def _kind(x: Any) -> Any:
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        return numpy.dtype(x.dtype)
+    return float if type(x) is float else Static(x)
+
+
+def _library(values: Sequence[Any]) -> Any:
+    """The library that owns the arrays, None where there is no one, or it takes no kernels."""
+    arrays = [x for x in values if hasattr(x, "dtype")]
+    try:
+        xp = namespace(*arrays)
+    except TypeError:
+        return None
+    if xp is numpy:
+        plain = all(type(x) is numpy.ndarray or isinstance(x, numpy.generic) for x in arrays)
+        return xp if plain and any(type(x) is numpy.ndarray for x in arrays) else None
+    return xp if hasattr(xp, "ElementwiseKernel") else None
+
+
+# ------------------------------------------------------------------------------------------------- kernels
+
+
+def _kernel(
+    derivation: Derivation, traced: tuple[int, ...], shapes: Sequence[Any], xp: Any
+) -> _Kernel | None:
+    """The kernels for arrays of these shapes; None where the results have not all the shape of the first."""
+    arguments = derivation.arguments
+    arrays = [i for i, a in enumerate(arguments) if a is not None and a.op == "input"]
+    of_node = {arguments[i]: tuple(shapes[i]) for i in arrays}
+    whole = Program(list(of_node), derivation.results)  # type: ignore[arg-type]
+    try:
+        found = node_shapes(whole, [of_node[leaf] for leaf in whole.leaves])
+    except ValueError:  # shapes that do not broadcast
+        return None
+    shape = found[derivation.results[0]]
+    if any(found[result] != shape for result in derivation.results):
+        return None
+    compiler = on_numpy.compiled if xp is numpy else functools.partial(on_cuda.compiled, xp)
+    return _Kernel(derivation, traced, arrays, of_node, found, shape, compiler)
+
+
+class _Kernel:
+    """One signature: how a call is made, and how it is recorded."""
+
+    def __init__(
+        self,
+        derivation: Derivation,
+        traced: tuple[int, ...],
+        arrays: list[int],
+        of_node: dict[Any, Shape],
+        found: dict[Node, Shape],
+        shape: Shape,
+        compiler: Any,
+    ) -> None:
+        self.arrays, self.traced, self.shape = arrays, traced, shape
+        self.number_nodes = numbers_of(derivation)
+        self.numbers = [node.value for node in self.number_nodes]
+        self.single = derivation.single
+        self.dtype = derivation.results[0].dtype
+        leaves = [derivation.arguments[i] for i in arrays]
+        self.forward = Program(leaves, derivation.results)  # type: ignore[arg-type]
+        if traced:
+            split = pair(derivation, lambda node: found.get(node) == shape)
+            self.forward, self.backward, self.needed = split.forward, split.backward, split.needed
+            self.cotangents = split.cotangents
+            self.forms = [(tuple(of_node[a]), a.dtype) for a in map(derivation.arguments.__getitem__, traced)]  # type: ignore[union-attr,index]
+        self.run = self._run(self.forward, of_node, found, compiler)
+        if traced and self.backward is not None:
+            places = {node: shape for node in self.backward.leaves} | of_node
+            self.run_back = self._run(self.backward, places, places, compiler)
+        self.fixed = None if self.numbers else self.forward.numbers((), ())
+        self.fixed_back = (
+            None if self.numbers or not traced or self.backward is None else self.backward.numbers((), ())
+        )
+
+    def _run(self, program: Program, of_node: Any, found: Any, compiler: Any) -> Any:
+        return compiler(program, [of_node[leaf] for leaf in program.leaves], self.shape)
+
+    def call(self, values: Sequence[Any]) -> Any:
+        results = self._results(values, self._given(values))
+        return results[0] if self.single else tuple(results)
+
+    def record(self, tape: Tape, args: Sequence[Any], values: Sequence[Any]) -> Any:
+        given = self._given(values)
+        answer, *kept = self._results(values, given)
+        slots = tuple([args[i].slot for i in self.traced])
+        saved: tuple[Any, ...] = ()
+        if self.backward is not None:
+            read = [answer, *kept, *[values[i] for i in self.needed]]
+            saved = ([read[i - 1] for i in self.backward.taken if i], given)
+        return append(tape, ((slots, self.pull, saved),), answer)
+
+    def pull(self, g: Any, read: Sequence[Any] = (), given: Sequence[float] = ()) -> list[Any]:
+        """The cotangents of the traced arguments, given that of the result."""
+        parts: list[Any] = []
+        if self.backward is not None:
+            leaves = [g, *read] if self.backward.taken[0] == 0 else read
+            uniforms = self.fixed_back
+            if uniforms is None:
+                uniforms = self.backward.numbers(given, self.number_nodes)
+            if type(g) is Traced or g.dtype != self.dtype or type(g) is numpy.generic:
+                parts = _interpreted(self.backward, leaves, uniforms)
+            else:
+                parts = self.run_back(leaves, uniforms)
+        return [
+            None if place is None else fit(g if place < 0 else parts[place], *form)
+            for place, form in zip(self.cotangents, self.forms, strict=True)
+        ]
+
+    def _given(self, values: Sequence[Any]) -> list[float]:
+        return [values[i] for i in self.numbers]
+
+    def _results(self, values: Sequence[Any], given: Sequence[float]) -> list[Any]:
+        uniforms = self.fixed
+        if uniforms is None:
+            uniforms = self.forward.numbers(given, self.number_nodes)
+        results: list[Any] = self.run([values[self.arrays[i]] for i in self.forward.taken], uniforms)
+        return results
+
+
+def _interpreted(program: Program, leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
+    """The outputs of a program by cutnn's own functions: of traced arrays, and so differentiable again."""
+    known = dict(zip(program.leaves, leaves, strict=True)) | dict(zip(program.uniforms, uniforms, strict=True))
+    for node in program.body:
+        args = [known[a] for a in node.args]
+        if node.op == "astype":
+            known[node] = data_types.astype(args[0], node.dtype)
+        else:
+            known[node] = getattr(elementwise, node.op)(*args)
+    return [known[node] for node in program.outputs]
