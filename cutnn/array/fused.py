@@ -26,12 +26,12 @@ import numpy
 from cutnn.array import data_types, elementwise
 from cutnn.array._define import fit
 from cutnn.array._fused import on_cuda, on_numba, on_numpy
-from cutnn.array._fused.derive import Derivation, Program, Static, derive, numbers_of, pair
+from cutnn.array._fused.derive import Derivation, Program, Static, derive, pair
 from cutnn.array._fused.graph import Node
 from cutnn.array._fused.shapes import Shape, node_shapes
 from cutnn.device import namespace
 from cutnn.tape import Traced
-from cutnn.tape.record import Tape, append, innermost
+from cutnn.tape.record import Tape, innermost
 
 __all__ = ["fuse", "is_on"]
 
@@ -152,23 +152,24 @@ def _library(values: Sequence[Any]) -> Any:
 # ------------------------------------------------------------------------------------------------- kernels
 
 
-def _kernel(
-    derivation: Derivation, traced: tuple[int, ...], shapes: Sequence[Any], xp: Any
-) -> _Kernel | None:
-    """The kernels for arrays of these shapes; None where the results have not all the shape of the first."""
-    arguments = derivation.arguments
-    arrays = [i for i, a in enumerate(arguments) if a is not None and a.op == "input"]
-    of_node = {arguments[i]: tuple(shapes[i]) for i in arrays}
-    whole = Program(list(of_node), derivation.results)  # type: ignore[arg-type]
+def _kernel(derivation: Derivation, traced: tuple[int, ...], given: Sequence[Any], xp: Any) -> _Kernel | None:
+    """The kernels for arguments of these shapes; None where the results have not all the shape of the first."""
+    inputs = [a for a in derivation.arguments if a is not None and a.op == "input"]
+    program = Program(inputs, derivation.results)
     try:
-        found = node_shapes(whole, [of_node[leaf] for leaf in whole.leaves])
+        shapes = node_shapes(program, [tuple(given[leaf.value]) for leaf in program.leaves])
     except ValueError:  # shapes that do not broadcast
         return None
-    shape = found[derivation.results[0]]
-    if any(found[result] != shape for result in derivation.results):
+    shape = shapes[derivation.results[0]]
+    if any(shapes[result] != shape for result in derivation.results):
         return None
-    compiler = on_numpy.compiled if xp is numpy else functools.partial(on_cuda.compiled, xp)
-    return _Kernel(derivation, traced, arrays, of_node, found, shape, compiler)
+    shapes |= {node: tuple(given[node.value]) for node in inputs}
+    compiler = _on_cpu if xp is numpy else functools.partial(on_cuda.compiled, xp)
+    return _Kernel(derivation, traced, shapes, shape, compiler)
+
+
+def _on_cpu(program: Program, shapes: Sequence[Shape], whole: Shape) -> Any:
+    return on_numba.compiled(program, shapes, whole) or on_numpy.compiled(program, shapes, whole)
 
 
 class _Kernel:
@@ -178,76 +179,61 @@ class _Kernel:
         self,
         derivation: Derivation,
         traced: tuple[int, ...],
-        arrays: list[int],
-        of_node: dict[Any, Shape],
-        found: dict[Node, Shape],
+        shapes: dict[Node, Shape],
         shape: Shape,
-        compiler: Any,
+        compiler: Callable[[Program, list[Shape], Shape], Any],
     ) -> None:
-        self.arrays, self.traced, self.shape = arrays, traced, shape
-        self.number_nodes = numbers_of(derivation)
-        self.numbers = [node.value for node in self.number_nodes]
-        self.single = derivation.single
+        inputs = [a for a in derivation.arguments if a is not None and a.op == "input"]
+        numbers = [a for a in derivation.arguments if a is not None and a.op == "number"]
+        self.single, self.traced = derivation.single, traced
         self.dtype = derivation.results[0].dtype
-        leaves = [derivation.arguments[i] for i in arrays]
-        self.forward = Program(leaves, derivation.results)  # type: ignore[arg-type]
+        self.positions = [node.value for node in numbers]
+        forward = Program(inputs, derivation.results)
+        self.backward: Program | None = None
         if traced:
-            split = pair(derivation, lambda node: found.get(node) == shape)
-            self.forward, self.backward, self.needed = split.forward, split.backward, split.needed
-            self.cotangents = split.cotangents
-            self.forms = [(tuple(of_node[a]), a.dtype) for a in map(derivation.arguments.__getitem__, traced)]  # type: ignore[union-attr,index]
-        self.run = self._run(self.forward, of_node, found, compiler)
-        if traced and self.backward is not None:
-            places = {node: shape for node in self.backward.leaves} | of_node
-            self.run_back = self._run(self.backward, places, places, compiler)
-        self.fixed = None if self.numbers else self.forward.numbers((), ())
-        self.fixed_back = (
-            None if self.numbers or not traced or self.backward is None else self.backward.numbers((), ())
-        )
-
-    def _run(self, program: Program, of_node: Any, found: Any, compiler: Any) -> Any:
-        return compiler(program, [of_node[leaf] for leaf in program.leaves], self.shape)
+            split = pair(derivation, lambda node: shapes[node] == shape)
+            forward, self.backward, self.needed = split.forward, split.backward, split.needed
+            self.forms = [(shapes[node], node.dtype) for node in inputs if node.value in traced]
+            self.places = split.cotangents
+        self.arrays = [inputs[i].value for i in forward.taken]
+        self.uniforms = forward.numbers(numbers)
+        self.run = compiler(forward, [shapes[leaf] for leaf in forward.leaves], shape)
+        if self.backward is not None:
+            self.takes_g = self.backward.taken[0] == 0
+            self.reads = [i - 1 for i in self.backward.taken if i]
+            self.uniforms_back = self.backward.numbers(numbers)
+            of_leaf = [shapes.get(leaf, shape) for leaf in self.backward.leaves]
+            self.run_back = compiler(self.backward, of_leaf, shape)
 
     def call(self, values: Sequence[Any]) -> Any:
-        results = self._results(values, self._given(values))
+        given = [values[i] for i in self.positions]
+        results = self.run([values[i] for i in self.arrays], self.uniforms(*given))
         return results[0] if self.single else tuple(results)
 
     def record(self, tape: Tape, args: Sequence[Any], values: Sequence[Any]) -> Any:
-        given = self._given(values)
-        answer, *kept = self._results(values, given)
-        slots = tuple([args[i].slot for i in self.traced])
+        given = [values[i] for i in self.positions]
+        results = self.run([values[i] for i in self.arrays], self.uniforms(*given))
         saved: tuple[Any, ...] = ()
         if self.backward is not None:
-            read = [answer, *kept, *[values[i] for i in self.needed]]
-            saved = ([read[i - 1] for i in self.backward.taken if i], given)
-        return append(tape, ((slots, self.pull, saved),), answer)
+            read = [*results, *[values[i] for i in self.needed]]
+            saved = ([read[i] for i in self.reads], given)
+        tape.append(((tuple([args[i].slot for i in self.traced]), self.pull, saved),))
+        return Traced(results[0], tape, len(tape) - 1)
 
     def pull(self, g: Any, read: Sequence[Any] = (), given: Sequence[float] = ()) -> list[Any]:
         """The cotangents of the traced arguments, given that of the result."""
-        parts: list[Any] = []
+        parts: Sequence[Any] = ()
         if self.backward is not None:
-            leaves = [g, *read] if self.backward.taken[0] == 0 else read
-            uniforms = self.fixed_back
-            if uniforms is None:
-                uniforms = self.backward.numbers(given, self.number_nodes)
-            if type(g) is Traced or g.dtype != self.dtype or type(g) is numpy.generic:
+            leaves = [g, *read] if self.takes_g else read
+            uniforms = self.uniforms_back(*given)
+            if type(g) is Traced or g.dtype != self.dtype:
                 parts = _interpreted(self.backward, leaves, uniforms)
             else:
                 parts = self.run_back(leaves, uniforms)
         return [
             None if place is None else fit(g if place < 0 else parts[place], *form)
-            for place, form in zip(self.cotangents, self.forms, strict=True)
+            for place, form in zip(self.places, self.forms, strict=True)
         ]
-
-    def _given(self, values: Sequence[Any]) -> list[float]:
-        return [values[i] for i in self.numbers]
-
-    def _results(self, values: Sequence[Any], given: Sequence[float]) -> list[Any]:
-        uniforms = self.fixed
-        if uniforms is None:
-            uniforms = self.forward.numbers(given, self.number_nodes)
-        results: list[Any] = self.run([values[self.arrays[i]] for i in self.forward.taken], uniforms)
-        return results
 
 
 def _interpreted(program: Program, leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from cutnn.array._fused.graph import OPERATIONS, Graph, Node, UnfusableError, evaluate, in_order
+from cutnn.array._fused.graph import OPERATIONS, Graph, Node, UnfusableError, evaluator, in_order
 from cutnn.tape.record import Tape, Traced, backward
 
 
@@ -96,14 +96,9 @@ class Program:
         """An output that is an argument, or a number, is a copy of it."""
         return node.graph.function("positive")(node) if node in known or node.uniform else node
 
-    def numbers(self, values: Sequence[float], places: Sequence[Node]) -> list[Any]:
-        """The uniform nodes, given the numbers of the call at their nodes `places`."""
-        known: dict[Node, Any] = dict(zip(places, values, strict=True))
-        return [evaluate(node, known) for node in self.uniforms]
-
-
-def numbers_of(derivation: Derivation) -> list[Node]:
-    return [a for a in derivation.arguments if a is not None and a.op == "number"]
+    def numbers(self, places: Sequence[Node]) -> Callable[..., tuple[Any, ...]]:
+        """The uniform nodes, as a function of the numbers of a call, which belong to the nodes `places`."""
+        return evaluator(self.uniforms, places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +134,9 @@ def pair(derivation: Derivation, is_whole: Callable[[Node], bool]) -> Pair:
     def is_leaf(node: Node) -> bool:
         if node is g or node.uniform or node.op == "input":
             return True
-        forward = not depends_on_g(node)
-        return forward and (node is result or (OPERATIONS[node.op].costly and is_whole(node)))
+        if depends_on_g(node):
+            return False
+        return node is result or (OPERATIONS[node.op].costly and is_whole(node))
 
     leaves = [n for n in in_order(ends, is_leaf) if is_leaf(n) and not n.uniform and n is not g]
     kept = [n for n in leaves if n.op != "input" and n is not result]

@@ -7,8 +7,9 @@ Equal expressions are one node. Types are NumPy's: a node says in which dtype it
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy
@@ -291,18 +292,31 @@ def in_order(ends: Iterable[Node], stop: Callable[[Node], bool] = lambda node: F
                 stack += [(a, False) for a in reversed(node.args)]
 
 
-def evaluate(node: Node, known: dict[Node, Any]) -> Any:
-    """The number that a uniform node stands for, given those of the numbers."""
-    if node in known:
-        return known[node]
-    if node.op == "const":
-        return node.value
-    args = [evaluate(a, known) for a in node.args]
-    if node.dtype is None:
-        value = getattr(operator, f"__{node.op}__")(*args)
-    elif node.op == "astype":
-        value = numpy.asarray(args[0]).astype(node.dtype)[()]
-    else:
-        value = _value(node.op, args)
-    known[node] = value
-    return value
+def evaluator(nodes: Sequence[Node], places: Sequence[Node]) -> Callable[..., tuple[Any, ...]]:
+    """A function of the numbers that the nodes `places` stand for, which gives the values of uniform nodes.
+
+    It is written out as text: a walk over the nodes took 5 µs, at every call.
+    """
+    known: dict[str, Any] = {}
+    names: dict[Node, str] = {place: f"n{i}" for i, place in enumerate(places)}
+    lines = []
+    for k, node in enumerate(in_order(nodes)):
+        if node in names:
+            continue
+        args = ", ".join(names[a] for a in node.args)
+        names[node] = f"v{k}"
+        if node.op == "const":
+            known[f"v{k}"] = node.value
+            continue
+        if node.dtype is None:
+            known[f"f{k}"] = getattr(operator, f"__{node.op}__")
+        elif node.op == "astype":
+            known[f"f{k}"] = node.dtype.type
+        else:
+            known[f"f{k}"] = functools.partial(_value, node.op)
+            args = f"[{args}]"
+        lines.append(f"    v{k} = f{k}({args})")
+    head = f"def numbers({', '.join(names[place] for place in places)}):"
+    exec("\n".join([head, *lines, f"    return ({''.join(names[node] + ', ' for node in nodes)})"]), known)
+    function: Callable[..., tuple[Any, ...]] = known["numbers"]
+    return function

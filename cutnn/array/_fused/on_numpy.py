@@ -16,7 +16,7 @@ from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import OPERATIONS, Node
 from cutnn.array._fused.shapes import Shape, collapsed, node_shapes, parts, place_in, shared
 
-BLOCK = 16384
+BLOCK = 32768
 """Entries a block."""
 
 Run = Callable[[Sequence[Any], Sequence[Any]], list[Any]]
@@ -51,7 +51,7 @@ def compiled_into(program: Program, overwritten: dict[int, int]) -> Callable[...
                 block([x[part] for x in leaves], uniforms, [y[part] for y in outputs], [w[:n] for w in scratch])
 
         todo = [slice(i, min(i + BLOCK, size)) for i in range(0, size, BLOCK)]
-        shared(work, todo, worth=size >= 4 * BLOCK)
+        shared(work, todo, worth=True)
 
     return run
 
@@ -86,7 +86,7 @@ def _over_blocks(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run
                 spare = scratch if size == largest else [w[tuple(map(slice, size))] for w in scratch]
                 block([x[place] for x, place in zip(given, places[i], strict=True)], uniforms, out, spare)
 
-        shared(work, range(len(todo)), worth=len(todo) > 3)
+        shared(work, range(len(todo)), worth=True)
         return [y.reshape(whole) for y in outputs]
 
     return run
