@@ -27,7 +27,7 @@ from cutnn.array import data_types, elementwise
 from cutnn.array._define import fit
 from cutnn.array._fused import on_cuda, on_numba, on_numpy
 from cutnn.array._fused.derive import Derivation, Program, Static, derive, pair
-from cutnn.array._fused.graph import Node
+from cutnn.array._fused.graph import Node, UnfusableError
 from cutnn.array._fused.shapes import Shape, node_shapes
 from cutnn.device import namespace
 from cutnn.tape import Traced
@@ -35,7 +35,9 @@ from cutnn.tape.record import Tape, innermost
 
 __all__ = ["fuse", "is_on"]
 
-_SIGNATURES = 256  # that one function has kernels for; a static argument that counts steps would make ever more
+_SIGNATURES = (
+    256  # that one function has kernels for; a static argument that counts steps would make ever more
+)
 _on = os.environ.get("CUTNN_FUSE", "1") != "0"
 
 
@@ -104,7 +106,9 @@ class _Fused:
             return self._f(*args)
         return kernel.call(values) if tape is None else kernel.record(tape, args, values)
 
-    def _learn(self, key: Any, args: Sequence[Any], values: Sequence[Any], tape: Tape | None) -> _Kernel | None:
+    def _learn(
+        self, key: Any, args: Sequence[Any], values: Sequence[Any], tape: Tape | None
+    ) -> _Kernel | None:
         kernel = None
         if len(self._kernels) < _SIGNATURES and (xp := _library(values)) is not None:
             traced = tuple([i for i, a in enumerate(args) if type(a) is Traced and a.tape is tape])
@@ -164,8 +168,14 @@ def _kernel(derivation: Derivation, traced: tuple[int, ...], given: Sequence[Any
     if any(shapes[result] != shape for result in derivation.results):
         return None
     shapes |= {node: tuple(given[node.value]) for node in inputs}
-    compiler = _on_cpu if xp is numpy else functools.partial(on_cuda.compiled, xp)
-    return _Kernel(derivation, traced, shapes, shape, compiler)
+    try:
+        return _Kernel(derivation, traced, shapes, shape, _compiler(xp))
+    except UnfusableError:  # an operation that the library has no kernel for
+        return None
+
+
+def _compiler(xp: Any) -> Any:
+    return _on_cpu if xp is numpy else functools.partial(on_cuda.compiled, xp)
 
 
 def _on_cpu(program: Program, shapes: Sequence[Shape], whole: Shape) -> Any:
@@ -238,7 +248,9 @@ class _Kernel:
 
 def _interpreted(program: Program, leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
     """The outputs of a program by cutnn's own functions: of traced arrays, and so differentiable again."""
-    known = dict(zip(program.leaves, leaves, strict=True)) | dict(zip(program.uniforms, uniforms, strict=True))
+    known = dict(zip(program.leaves, leaves, strict=True)) | dict(
+        zip(program.uniforms, uniforms, strict=True)
+    )
     for node in program.body:
         args = [known[a] for a in node.args]
         if node.op == "astype":

@@ -248,7 +248,7 @@ def _logical(name: str) -> Callable[[Node, Any], Any]:
     """& and | and ^, of what is true or false."""
 
     def method(self: Node, other: Any) -> Any:
-        if not all(getattr(x, "dtype", None) == bool for x in (self, other)):
+        if any(getattr(getattr(x, "dtype", None), "kind", "") != "b" for x in (self, other)):
             raise UnfusableError("an operator on the bits of an array")
         return self.graph.function(name)(self, other)
 

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import math
 import os
 import sys
 import tempfile
@@ -41,7 +42,7 @@ _PART = 32768  # entries that a core takes at a time
 
 def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Callable[..., list[Any]] | None:
     """run(leaves, uniforms) for arrays of these shapes, as `on_numpy.compiled` has it; None where NumPy should."""
-    if numpy.prod(whole, dtype=int) < WORTH or not takes(program):
+    if math.prod(whole) < WORTH or not takes(program):
         return None
     shape, forms = collapsed(whole, shapes)
     loop = _loop(_text(program, forms, len(shape)))
@@ -224,7 +225,7 @@ def _expression(node: Node, args: list[str]) -> str | None:
 
 
 def _text(program: Program, forms: Sequence[Shape], axes: int) -> str:
-    """run(leaves, uniforms, outputs): one loop over all entries; an operand is at 0 along axes that it does not have."""
+    """run(leaves, uniforms, outputs): one loop over all entries; an operand is at 0 along axes that it lacks."""
     leaves = [f"x{i}" for i in range(len(program.leaves))]
     uniforms = [f"u{i}" for i in range(len(program.uniforms))]
     outputs = [f"y{i}" for i in range(len(program.outputs))]

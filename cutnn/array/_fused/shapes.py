@@ -10,8 +10,8 @@ from typing import Any
 import numpy
 
 from cutnn.array._cores import everywhere, one_thread
-from cutnn.array._fused.graph import Node
 from cutnn.array._fused.derive import Program
+from cutnn.array._fused.graph import Node
 
 Shape = tuple[int, ...]
 Place = tuple[slice, ...]
@@ -59,9 +59,7 @@ def parts(shape: Shape, entries: int) -> list[Place]:
     """
     inner = math.prod(shape[1:])
     if inner > entries and len(shape) > 1:
-        return [
-            (slice(i, i + 1), *rest) for i in range(shape[0]) for rest in parts(shape[1:], entries)
-        ]
+        return [(slice(i, i + 1), *rest) for i in range(shape[0]) for rest in parts(shape[1:], entries)]
     rows = max(1, entries // max(1, inner))
     return [(slice(i, min(i + rows, shape[0])),) for i in range(0, shape[0], rows)]
 
