@@ -64,7 +64,8 @@ def fuse(f: Callable[..., Any]) -> Callable[..., Any]:
     array([[-1.5],
            [-1.5]])
     """
-    return functools.wraps(f, updated=())(_Fused(f))
+    chain: Callable[..., Any] = functools.update_wrapper(_Fused(f), f, updated=())
+    return chain
 
 
 class _Fused:

@@ -128,13 +128,12 @@ def pair(derivation: Derivation, is_whole: Callable[[Node], bool]) -> Pair:
     g = derivation.g
     ends = [c for c in derivation.cotangents if c is not None and c is not g]
 
-    def depends_on_g(node: Node) -> bool:
-        return any(n is g for n in in_order([node]))
+    computed = set(in_order([result]))
 
     def is_leaf(node: Node) -> bool:
         if node is g or node.uniform or node.op == "input":
             return True
-        if depends_on_g(node):
+        if node not in computed:
             return False
         return node is result or (OPERATIONS[node.op].costly and is_whole(node))
 

@@ -102,7 +102,7 @@ class Graph:
         raise UnfusableError(f"a {type(value).__name__} among its operands")
 
     def cast(self, x: Node, dtype: Any) -> Node:
-        if x.dtype == dtype:
+        if x.dtype is not None and x.dtype == dtype:  # NumPy has None == float64
             return x
         if x.op == "const":
             return self.const(numpy.asarray(x.value).astype(dtype)[()])

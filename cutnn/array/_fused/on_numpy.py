@@ -121,7 +121,7 @@ def _direct(program: Program, shapes: dict[Node, Shape], wanted: Sequence[Node] 
         if OPERATIONS[node.op].ufunc is not None and shapes[node]:
             for a in node.args:
                 if a in last and last[a] == k and a.dtype == node.dtype and shapes[a] == shapes[node]:
-                    spare = f", {names[a]}"  # its memory
+                    spare = f", out={names[a]}"  # its memory
                     break
         lines.append(f"    t{k} = {_call(node, args)[:-1]}{spare})")
     results = ", ".join([names[node] for node in ends])
@@ -221,7 +221,7 @@ def _call_into(node: Node, args: list[str], out: str) -> str:
             return f"copyto({out}, {args[0]}, casting='unsafe')"
         case "real" | "imag":
             return f"copyto({out}, {args[0]}.{node.op})"
-    return f"{node.op}({', '.join([*args, out])})"
+    return f"{node.op}({', '.join(args)}, out={out})"
 
 
 _KNOWN: dict[str, Any] = {name: op.ufunc for name, op in OPERATIONS.items() if op.ufunc is not None}
