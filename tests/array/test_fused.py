@@ -391,7 +391,7 @@ class TestNumba:
     def loop(self, f):
         derivation = derive(f, [np.dtype("f4")])
         program = Program([a for a in derivation.arguments if a is not None], derivation.results)
-        return lambda x: on_numba.compiled(program, [x.shape], x.shape)([x], ())[0]
+        return lambda x: on_numba.compiled(program, [x.shape], x.shape)([x], program.numbers([])())[0]
 
     def errors(self, name, lowest):
         """Errors in units in the last place over all floats (each 61st), negative ones too; results."""
