@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import functools
 import os
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
 
-from cutnn.array import data_types, elementwise
+from cutnn.array import data_types, elementwise, extras
 from cutnn.array._define import fit
 from cutnn.array._fused import on_cuda, on_numba, on_numpy
 from cutnn.array._fused.derive import Derivation, Program, Static, derive, pair
@@ -33,7 +34,7 @@ from cutnn.device import namespace
 from cutnn.tape import Traced
 from cutnn.tape.record import Tape, innermost
 
-__all__ = ["fuse", "is_on"]
+__all__ = ["fuse", "is_elementwise", "is_on"]
 
 _SIGNATURES = (
     256  # that one function has kernels for; a static argument that counts steps would make ever more
@@ -66,6 +67,36 @@ def fuse(f: Callable[..., Any]) -> Callable[..., Any]:
     """
     chain: Callable[..., Any] = functools.update_wrapper(_Fused(f), f, updated=())
     return chain
+
+
+def is_elementwise(f: Callable[..., Any]) -> bool:
+    """Whether f is known to be a function of its arguments alone, so that it may be part of a chain.
+
+    That are cutnn's elementwise functions, NumPy's ufuncs, chains, and functions of Python that refer to nothing but
+    cutnn, numpy and math: no variable that may change, no random numbers. Whether f is elementwise shows when it is
+    traced.
+
+    >>> import cutnn as ct
+    >>> scale = 2.0
+    >>> is_elementwise(ct.tanh), is_elementwise(lambda x: 1.7 * ct.tanh(x)), is_elementwise(lambda x: scale * x)
+    (True, True, False)
+    """
+    if isinstance(f, (numpy.ufunc, _Fused)) or getattr(f, "__module__", "") in _OURS:
+        return True
+    if type(f) is not types.FunctionType or f.__closure__ or f.__defaults__ or f.__kwdefaults__:
+        return False
+    code = f.__code__
+    if "random" in code.co_names or any(type(c) is types.CodeType for c in code.co_consts):
+        return False
+    used = [f.__globals__[name] for name in code.co_names if name in f.__globals__]
+    return all(x.__name__ in ("cutnn", "numpy", "math") if _is_module(x) else is_elementwise(x) for x in used)
+
+
+_OURS = ("cutnn", elementwise.__name__, extras.__name__)
+
+
+def _is_module(x: Any) -> bool:
+    return type(x) is types.ModuleType
 
 
 class _Fused:

@@ -24,6 +24,7 @@ from cutnn import array as ct
 from cutnn.device import namespace
 from cutnn.nn._domain import entries, hats
 from cutnn.nn._module import Module
+from cutnn.nn._slope import Slope, activated
 from cutnn.nn.initializers import Initializer
 from cutnn.nn.integrators import Parts
 from cutnn.tape import raw
@@ -110,9 +111,11 @@ class Field:
 
     def affine(self, K_hat: Any, B: Any, Y: Any) -> Any:
         """σ(K ★ Y + B)."""
-        Y = self.product(K_hat, Y)
-        Y = Y if B is None else Y + B
-        return Y if self.activation is None else self.activation(Y)
+        return activated(self.product(K_hat, Y), B, self.activation)
+
+    def slope(self, K_hat: Any, B: Any, Y: Any, negative: bool = False) -> Slope:
+        """±σ(K ★ Y + B), its activation left to the update of the integrator."""
+        return Slope(self.product(K_hat, Y), B, self.activation, negative)
 
     def gradient(self, K_hat: Any, B: Any, Y: Any) -> Any:
         """Kᵀ ★ σ(K ★ Y + B)."""
@@ -138,7 +141,7 @@ class General(Field):
     """Y′ = σ(K ★ Y + B)."""
 
     def parts(self, operator: Any) -> Parts:
-        return (functools.partial(self.affine, *operator),)
+        return (functools.partial(self.slope, *operator),)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class Parabolic(Field):
 
     def parts(self, operator: Any) -> Parts:
         K_hat, B = operator
-        return (lambda Y: -self.gradient(K_hat, B, Y),)
+        return (lambda Y: Slope(self.gradient(K_hat, B, Y), negative=True),)
 
     def _settings(self) -> list[str]:
         return ["parabolic"]
@@ -213,7 +216,10 @@ class Shared(Field):
 
     def parts(self, operator: Any) -> Parts:
         K_hat, B = operator
-        return lambda Y: -self.affine(_transposed(K_hat), B, Y), functools.partial(self.affine, K_hat, B)
+        return (
+            lambda Y: self.slope(_transposed(K_hat), B, Y, negative=True),
+            functools.partial(self.slope, K_hat, B),
+        )
 
     def initial(self, X: Any) -> tuple[Any, ...]:
         return _zeros(X, self.hidden), X
@@ -237,7 +243,10 @@ class TwoBlock(Field):
 
     def parts(self, operator: Any) -> Parts:
         (K1_hat, B1), (K2_hat, B2) = operator
-        return functools.partial(self.gradient, K1_hat, B1), lambda Y: -self.gradient(K2_hat, B2, Y)
+        return (
+            functools.partial(self.gradient, K1_hat, B1),
+            lambda Y: Slope(self.gradient(K2_hat, B2, Y), negative=True),
+        )
 
     def matrices(self, operator: Any) -> tuple[Any, ...]:
         return tuple([K_hat for K_hat, _ in operator])

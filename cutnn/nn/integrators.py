@@ -6,6 +6,8 @@ ones; `blocks(state)` is the value at the state's time, `with_blocks` puts anoth
 
 The value is a tuple of blocks, one or two. `parts`, the vector field of one step, has a function a block: of one
 block Y′ = parts[0](Y); of two, A′ = parts[0](B) and B′ = parts[1](A), since each of our systems of two is separable.
+It returns the slope, an array or one whose activation is still to be computed, which `with_slope` does in the kernel
+of the update.
 
 Sources: Haber, Ruthotto, Stable architectures for deep neural networks, Inverse Problems 34 (2018); Chang et al.,
 Reversible architectures for arbitrarily deep residual neural networks, AAAI (2018).
@@ -16,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
+
+from cutnn.nn._slope import value, with_slope
 
 __all__ = ["Euler", "Integrator", "Leapfrog", "Midpoint", "RungeKutta4", "Verlet", "rates"]
 
@@ -29,7 +33,7 @@ def rates(parts: Parts, blocks: Blocks) -> Blocks:
     >>> rates((lambda b: -b, lambda a: 2 * a), (3.0, 1.0))
     (-1.0, 6.0)
     """
-    return tuple([f(Y) for f, Y in zip(parts, reversed(blocks), strict=True)])
+    return tuple([value(slope) for slope in _slopes(parts, blocks)])
 
 
 class Integrator:
@@ -68,7 +72,7 @@ class Euler(Integrator):
     """
 
     def forward(self, parts: Parts, state: Blocks, h: float) -> Blocks:
-        return _moved(state, h, rates(parts, state))
+        return _moved(state, h, _slopes(parts, state))
 
 
 @dataclass(frozen=True)
@@ -112,15 +116,15 @@ class Midpoint(_TwoStep):
     """
 
     def start(self, parts: Parts, blocks: Blocks, h: float) -> Any:
-        return _moved(blocks, -h, rates(parts, blocks)), blocks
+        return _moved(blocks, -h, _slopes(parts, blocks)), blocks
 
     def forward(self, parts: Parts, state: Any, h: float) -> Any:
         previous, Y = state
-        return Y, _moved(previous, 2 * h, rates(parts, Y))
+        return Y, _moved(previous, 2 * h, _slopes(parts, Y))
 
     def backward(self, parts: Parts, state: Any, h: float) -> Any:
         Y, following = state
-        return _moved(following, -2 * h, rates(parts, Y)), Y
+        return _moved(following, -2 * h, _slopes(parts, Y)), Y
 
 
 @dataclass(frozen=True)
@@ -134,20 +138,20 @@ class Leapfrog(_TwoStep):
     """
 
     def start(self, parts: Parts, blocks: Blocks, h: float) -> Any:
-        return _moved(blocks, 0.5 * h * h, rates(parts, blocks)), blocks
+        return _moved(blocks, 0.5 * h * h, _slopes(parts, blocks)), blocks
 
     def forward(self, parts: Parts, state: Any, h: float) -> Any:
         previous, Y = state
-        return Y, self._other(previous, Y, rates(parts, Y), h)
+        return Y, self._other(previous, Y, _slopes(parts, Y), h)
 
     def backward(self, parts: Parts, state: Any, h: float) -> Any:
         Y, following = state
-        return self._other(following, Y, rates(parts, Y), h), Y
+        return self._other(following, Y, _slopes(parts, Y), h), Y
 
     def _other(self, one: Blocks, middle: Blocks, slopes: Blocks, h: float) -> Blocks:
         """The neighbour of `middle` in time that is not `one`: the equation is the same either way."""
         parts = zip(one, middle, slopes, strict=True)
-        return tuple([2.0 * Y - other + (h * h) * slope for other, Y, slope in parts])
+        return tuple([with_slope(_leap, slope, Y, other, h) for other, Y, slope in parts])
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,26 @@ class Verlet(Integrator):
 
     def forward(self, parts: Parts, state: Blocks, h: float) -> Blocks:
         A, B = state
-        A = A + h * parts[0](B)
-        return A, B + h * parts[1](A)
+        A = with_slope(_move, parts[0](B), A, h)
+        return A, with_slope(_move, parts[1](A), B, h)
 
     def backward(self, parts: Parts, state: Blocks, h: float) -> Blocks:
         A, B = state
-        B = B - h * parts[1](A)
-        return A - h * parts[0](B), B
+        B = with_slope(_move, parts[1](A), B, -h)
+        return with_slope(_move, parts[0](B), A, -h), B
+
+
+def _slopes(parts: Parts, blocks: Blocks) -> Blocks:
+    return tuple([f(Y) for f, Y in zip(parts, reversed(blocks), strict=True)])
 
 
 def _moved(blocks: Blocks, step: float, slopes: Blocks) -> Blocks:
-    return tuple([Y + step * slope for Y, slope in zip(blocks, slopes, strict=True)])
+    return tuple([with_slope(_move, slope, Y, step) for Y, slope in zip(blocks, slopes, strict=True)])
+
+
+def _move(slope: Any, Y: Any, h: float) -> Any:
+    return Y + h * slope
+
+
+def _leap(slope: Any, Y: Any, other: Any, h: float) -> Any:
+    return 2.0 * Y - other + (h * h) * slope

@@ -18,6 +18,7 @@ from cutnn.device import to_device
 from cutnn.nn._checks import check_counts, check_input, check_settings
 from cutnn.nn._domain import check_domain, entries, entries_dtype, held, matched
 from cutnn.nn._module import Module, static
+from cutnn.nn._slope import activated
 from cutnn.nn.initializers import Initializer, transform_aware
 
 __all__ = ["Dense", "Sequential", "TLinear", "Unfold"]
@@ -90,10 +91,7 @@ class TLinear(Module):
         else:
             X_hat = self.star.forward(matched(self, self.weight, X))
             Y = self.star.inverse(ct.matmul(self.weight, X_hat))
-        B = entries(self.star, self.bias, self.domain)
-        if B is not None:
-            Y = Y + B
-        return Y if self.activation is None else self.activation(Y)
+        return activated(Y, entries(self.star, self.bias, self.domain), self.activation)
 
     def _summary(self) -> str:
         parts = [] if isinstance(self, Dense) else [repr(self.star)]
