@@ -34,7 +34,7 @@ from cutnn.device import namespace
 from cutnn.tape import Traced
 from cutnn.tape.record import Tape, innermost
 
-__all__ = ["fuse", "is_elementwise", "is_on"]
+__all__ = ["InPlace", "fuse", "is_elementwise", "is_on"]
 
 _SIGNATURES = (
     256  # that one function has kernels for; a static argument that counts steps would make ever more
@@ -158,6 +158,73 @@ class _Fused:
             except Exception:  # whatever it says to nodes; the plain function tells the user what is wrong
                 self._derivations[key] = None
         return self._derivations[key]
+
+
+class InPlace:
+    """An elementwise function that gives some of its arrays new values, in their place.
+
+    f takes `arrays` flat arrays of one size and dtype, then numbers, and returns the new values of the first of them,
+    as many as there are. It is called with pieces, each a tuple of such arrays; all have the same numbers. On a GPU
+    one launch does up to 64 pieces, and the numbers may be arrays of one float64.
+
+    >>> import numpy as np
+    >>> decay = InPlace(lambda m, g, mu: (mu * m + g,), arrays=2)
+    >>> m = np.ones(3)
+    >>> decay([(m, np.ones(3))], [0.5])
+    >>> m
+    array([1.5, 1.5, 1.5])
+    """
+
+    def __init__(self, f: Callable[..., tuple[Any, ...]], arrays: int) -> None:
+        self._f, self._arrays = f, arrays
+        self._kernels: dict[Any, Any] = {}
+
+    def __call__(self, pieces: Sequence[tuple[Any, ...]], numbers: Sequence[Any]) -> None:
+        pieces = [piece for piece in pieces if piece[0].size]
+        if not pieces:
+            return
+        first = pieces[0][0]
+        xp = namespace(*[x for piece in pieces for x in piece])
+        key = (xp, first.dtype, len(numbers), on_numba.WORTH <= max(piece[0].size for piece in pieces))
+        if _on and key not in self._kernels:
+            self._kernels[key] = self._compiled(xp, numpy.dtype(first.dtype), len(numbers), key[-1])
+        run = (
+            self._kernels.get(key) if all(x.dtype == first.dtype for piece in pieces for x in piece) else None
+        )
+        if run is not None:
+            run(pieces, numbers)
+            return
+        for piece in pieces:
+            for x, new in zip(piece, self._f(*piece, *numbers), strict=False):
+                x[...] = new
+
+    def _compiled(self, xp: Any, dtype: Any, count: int, large: bool) -> Any:
+        kinds = [dtype] * self._arrays + [float] * count
+        try:
+            derivation = derive(self._f, kinds)
+            leaves = [a for a in derivation.arguments if a is not None and a.op == "input"]
+            places = [a for a in derivation.arguments if a is not None and a.op == "number"]
+            program = Program(leaves, derivation.results)
+            into = dict(enumerate(range(len(program.outputs))))
+            if len(program.leaves) < len(leaves) or any(node.dtype != dtype for node in program.outputs):
+                return None
+            if xp is not numpy:
+                return (
+                    on_cuda.compiled_into(xp, program, places, list(into))
+                    if hasattr(xp, "RawKernel")
+                    else None
+                )
+        except UnfusableError:
+            return None
+        uniforms = program.numbers(places)
+        one = (on_numba.compiled_into(program) if large else None) or on_numpy.compiled_into(program, into)
+
+        def run(pieces: Sequence[tuple[Any, ...]], numbers: Sequence[float]) -> None:
+            values = uniforms(*numbers)
+            for piece in pieces:
+                one(piece, values, piece[: len(program.outputs)])
+
+        return run
 
 
 def _sign(x: Any, kind: type) -> Any:

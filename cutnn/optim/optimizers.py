@@ -1,14 +1,13 @@
 """Optimizers that update a model's arrays in place.
 
-A step reads each gradient once and touches the memory of each weight and moment once. The moments of all
-leaves of a dtype lie in one flat buffer, cut into blocks that fit the cache: on the CPU all passes of a rule
-run over a block before the next, and the leaves that share a block are gathered first, so small models cost
-one block. On the GPU the rule is one kernel a leaf.
+A step reads each gradient once and touches the memory of each weight and moment once: the rule of an optimizer is
+written once, elementwise, and becomes one kernel (`array/fused.py`), which does all leaves of a dtype in one launch on
+a GPU. The moments of those leaves lie in one flat buffer; on the CPU small leaves are gathered, so that they cost one
+call.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from numbers import Number
@@ -17,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import optree
 
+from cutnn.array import sqrt
+from cutnn.array.fused import InPlace
 from cutnn.device import host_numbers, namespace, record_call, unlifted
 from cutnn.optim._flat import Group, check_leaves, clip_scale, flat, manifolds_of, real_dtype, shaped
 from cutnn.optim.schedules import Schedule
@@ -40,7 +41,6 @@ class Optimizer:
 
     _moments: tuple[str, ...] = ()
     _decoupled: ClassVar[bool] = False  # the weight decay acts on the weights, not through the gradient
-    _kernel: tuple[str, str, str]  # of the GPU: numbers, moments, body, where d is the gradient, p the weight
 
     def __init__(self, model: Any, lr: float | Schedule, weight_decay: float, clip: float | None) -> None:
         _at_least_zero(weight_decay=weight_decay, clip=clip, lr=0.0 if callable(lr) else lr)
@@ -48,6 +48,7 @@ class Optimizer:
         self.weight_decay = weight_decay
         self.clip = clip
         self.steps = 0
+        self._updates: dict[tuple[bool, bool], InPlace] = {}
         self._lay_out(model)
 
     @property
@@ -87,9 +88,7 @@ class Optimizer:
         scale = None if self.clip is None else clip_scale(gradients, self.clip)
         numbers = host_numbers(self._count)
         for group in self._groups:
-            update = self._on_cpu if group.xp is np else self._on_gpu
-            if group.manifold is not None:
-                update = self._on_manifold
+            update = self._move if group.manifold is None else self._on_manifold
             update(group, [flat(gradients[i]) for i in group.members], scale, numbers)
 
     def _count(self) -> tuple[float, ...]:
@@ -152,8 +151,8 @@ class Optimizer:
         """The numbers of step `step`, counted from 1, that the rule and its kernel take."""
         raise NotImplementedError
 
-    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
-        """Write to `out` what the weights lose, and update the moments; `g` stays as it is."""
+    def _rule(self, numbers: Sequence[Any], g: Any, *moments: Any) -> tuple[Any, ...]:
+        """What the weights lose for the gradient g, and the new moments: elementwise, it becomes one kernel."""
         raise NotImplementedError
 
     def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
@@ -213,32 +212,38 @@ class Optimizer:
             group.adopt(leaves)
         self._leaves = leaves
 
-    def _on_cpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
-        rule = numbers[:-2]
-        for size, pieces, moments in group.blocks:
-            gathered, out, other = (s[:size] for s in group.scratch)
-            if len(pieces) == 1:
-                ((leaf, start, stop, p),) = pieces
-                g = gradients[leaf][start:stop]
-            else:
-                g = np.concatenate([gradients[leaf][a:b] for leaf, a, b, _ in pieces], out=gathered)
-            if scale is not None:
-                g = np.multiply(g, scale, out=gathered)
-            if self.weight_decay:
-                if len(pieces) > 1:
-                    p = np.concatenate([p for _, _, _, p in pieces], out=other)
-                if not self._decoupled:
-                    np.multiply(p, self.weight_decay, out=other)
-                    g = np.add(g, other, out=gathered)
-            self._rule(rule, g, out, *moments)
-            if self.weight_decay and self._decoupled:
-                np.multiply(p, rule[0] * self.weight_decay, out=other)
-                np.add(out, other, out=out)
-            begin = 0
-            for _, start, stop, p in pieces:
-                end = begin + stop - start
-                np.subtract(p, out[begin:end], out=p)
-                begin = end
+    def _move(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
+        """The rule on the free leaves of a group; `numbers` are those of the rule, then decay and shrink."""
+        *rule, decay, shrink = numbers
+        decayed = bool(self.weight_decay)
+        update = self._in_place(scale is not None, decayed)
+        given = [
+            *([] if scale is None else [scale]),
+            *([shrink if self._decoupled else decay] * decayed),
+            *rule,
+        ]
+        with group.gathered(gradients) as pieces:
+            update(pieces, given)
+
+    def _in_place(self, scaled: bool, decayed: bool) -> InPlace:
+        """The whole update of a weight p, its moments and the gradient g, as one kernel."""
+        count = len(self._moments)
+
+        def update(p: Any, *rest: Any) -> tuple[Any, ...]:
+            moments, g, (*numbers,) = rest[:count], rest[count], rest[count + 1 :]
+            g = g * numbers.pop(0) if scaled else g
+            decay = numbers.pop(0) if decayed else None
+            if decayed and not self._decoupled:
+                g = g + decay * p
+            loss, *after = self._rule(numbers, g, *moments)
+            if decayed and self._decoupled:
+                loss = loss + (numbers[0] * decay) * p
+            return p - loss, *after
+
+        key = (scaled, decayed)
+        if key not in self._updates:
+            self._updates[key] = InPlace(update, 2 + count)
+        return self._updates[key]
 
     def _on_manifold(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
         point = self._leaves[group.members[0]]
@@ -247,11 +252,6 @@ class Optimizer:
         point[...] = group.manifold.retract(point, -self._tangent(numbers[:-2], g, *moments))
         for moment in moments[:1]:
             moment[...] = group.manifold.project(point, moment)
-
-    def _on_gpu(self, group: Group, gradients: list[Any], scale: Any, numbers: Sequence[Any]) -> None:
-        kernel = _compiled(group.xp, *self._kernel)
-        for g, p, moments in zip(gradients, group.flats, group.parts, strict=True):
-            kernel(g, 1.0 if scale is None else scale, *numbers, p, *moments)
 
 
 def _moved(optimizer: Optimizer, grads: Any) -> int:
@@ -297,28 +297,17 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
         self._moments = ("momentum",) if momentum else ()
-        descent = "d + mu * m" if nesterov else "m"
-        self._kernel = (
-            "lr, mu",
-            "T m" if momentum else "",
-            f"m = mu * m + d; p -= lr * ({descent});" if momentum else "p -= lr * d;",
-        )
         super().__init__(model, lr, weight_decay, clip)
 
     def _numbers(self, lr: float, step: int) -> tuple[float, ...]:
         return lr, self.momentum
 
-    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
+    def _rule(self, numbers: Sequence[Any], g: Any, *moments: Any) -> tuple[Any, ...]:
         lr, mu = numbers
-        for m in moments:
-            np.multiply(m, mu, out=m)
-            np.add(m, g, out=m)
-            if self.nesterov:
-                np.multiply(m, mu, out=out)
-                g = np.add(out, g, out=out)
-            else:
-                g = m
-        np.multiply(g, lr, out=out)
+        if not moments:
+            return (lr * g,)
+        m = mu * moments[0] + g
+        return lr * (g + mu * m if self.nesterov else m), m
 
     def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
         lr, mu = numbers
@@ -342,11 +331,6 @@ class Adam(Optimizer):
     """
 
     _moments = ("first", "second")
-    _kernel = (
-        "lr, b1, b2, rate, eps",
-        "T m, T v",
-        "m = b1 * m + d; v = b2 * v + d * d; p -= rate * m / (sqrt(v) + eps);",
-    )
 
     def __init__(
         self,
@@ -370,18 +354,11 @@ class Adam(Optimizer):
         second = math.sqrt((1 - b2) / (1 - b2**step))
         return lr, b1, b2, lr * first / second, self.eps / second
 
-    def _rule(self, numbers: Sequence[float], g: Any, out: Any, *moments: Any) -> None:
+    def _rule(self, numbers: Sequence[Any], g: Any, *moments: Any) -> tuple[Any, ...]:
         _, b1, b2, rate, eps = numbers
-        m, v = moments
-        np.multiply(m, b1, out=m)
-        np.add(m, g, out=m)
-        np.multiply(g, g, out=out)
-        np.multiply(v, b2, out=v)
-        np.add(v, out, out=v)
-        np.sqrt(v, out=out)
-        np.add(out, eps, out=out)
-        np.divide(m, out, out=out)
-        np.multiply(out, rate, out=out)
+        m = b1 * moments[0] + g
+        v = b2 * moments[1] + g * g
+        return rate * m / (sqrt(v) + eps), m, v
 
     def _tangent(self, numbers: Sequence[float], g: Any, *moments: Any) -> Any:
         _, b1, b2, rate, eps = numbers
@@ -410,19 +387,6 @@ class AdamW(Adam):
 
 
 # -------------------------------------------------------------------------------------------------- helpers
-
-
-@functools.cache
-def _compiled(xp: Any, numbers: str, moments: str, body: str) -> Any:
-    """The kernel of a rule. Its numbers are the host's, or arrays of one float64 in a CUDA graph; it works in T."""
-    names = ["scale", *numbers.split(", "), "decay", "shrink"]
-    converted = "".join(f"const T {name} = (T)_{name}; " for name in names)
-    return xp.ElementwiseKernel(
-        ", ".join(["T g", *(f"float64 _{name}" for name in names)]),
-        f"T p, {moments}" if moments else "T p",
-        f"{converted}const T d = g * scale + decay * p; p -= lr * shrink * p; {body}",
-        "cutnn_optimizer",
-    )
 
 
 def _at_least_zero(**settings: float | None) -> None:

@@ -142,15 +142,6 @@ def test_a_finished_run_is_read_back(tmp_path, monkeypatch, no_pictures):
 def test_a_run_on_a_second_device(pretend_device, tmp_path, monkeypatch):
     """Nothing of the script takes an array of the device for one of the host."""
 
-    def adam(xp, *kernel):  # in place of the kernel that CuPy compiles
-        def update(g, scale, decay, decoupled, lr, b1, b2, rate, eps, p, m, v):
-            m[...] = b1 * m + g
-            v[...] = b2 * v + g * g
-            p -= rate * m / (xp.sqrt(v) + eps) + lr * decoupled * p
-
-        return update
-
-    monkeypatch.setattr(script.optim.optimizers, "_compiled", adam)
     monkeypatch.setattr(script, "load", lambda args: made().to_device())
     arguments = ["--device", "pretend", "--epochs", "1", "--networks", "dense-4", "tubal-4", "matrix-4"]
     assert script.main([*arguments, "--out", str(tmp_path)]) == 0

@@ -259,19 +259,11 @@ def test_a_callback_that_returns_true_stops_the_run():
 # ---------------------------------------------------------------------------------------------------- devices
 
 
-class DescentAnywhere(optim.SGD):
-    """Plain descent without a kernel."""
-
-    def _on_gpu(self, group, gradients, scale, numbers):
-        for g, p in zip(gradients, group.flats, strict=True):
-            p -= numbers[0] * g
-
-
 def test_training_on_another_device_gives_the_same(pretend_device, tmp_path):
     results = []
     for place in ("cpu", "pretend"):
         model = ct.to_device(made_net(), place)
-        results.append(run(model, optimizer=DescentAnywhere(model, lr=0.5), checkpoint=tmp_path / place))
+        results.append(run(model, optimizer=optim.SGD(model, lr=0.5), checkpoint=tmp_path / place))
     here, there = results
     assert ct.device_of(there.model[0].weight) == "pretend"
     assert here.best_epoch == there.best_epoch
@@ -293,7 +285,7 @@ def test_on_another_device_the_step_of_a_bad_loss_is_found_later(pretend_device)
             return value * (np.nan if len(calls) == 8 else 1.0), classes
 
     with pytest.warns(RuntimeWarning, match=r"nan at step 8 of epoch 1 \(step 8 of all\)"):
-        result = run(model, Broken(STAR), optimizer=DescentAnywhere(model, lr=0.5), batch_size=1)
+        result = run(model, Broken(STAR), optimizer=optim.SGD(model, lr=0.5), batch_size=1)
     assert len(calls) == 64 and result.best_epoch == 0
 
 

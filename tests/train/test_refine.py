@@ -6,7 +6,6 @@ import pytest
 
 import cutnn as ct
 from cutnn import nn, optim, train
-from tests.train.test_fit import DescentAnywhere
 from tests.train.tiny import STAR, arrays, assert_same, made_data, made_net, made_set, made_time_net, run
 
 pytestmark = pytest.mark.usefixtures("no_waiting_for_the_disk")
@@ -188,7 +187,7 @@ def test_on_another_device_regularizer_and_refinement_are_the_same(pretend_devic
             run(
                 model,
                 dataset=made_set(made_data(70)),
-                optimizer=DescentAnywhere(model, lr=0.01),
+                optimizer=optim.SGD(model, lr=0.01),
                 epochs=2,
                 batch_size=1,
                 regularizer=nn.Tikhonov(1e-2),

@@ -22,7 +22,6 @@ from tests.train.killing import (
     with_adam,
     with_momentum,
 )
-from tests.train.test_fit import DescentAnywhere
 from tests.train.tiny import (
     STAR,
     assert_same,
@@ -179,7 +178,7 @@ def test_a_callback_may_draw_from_the_generator_and_change_the_optimizer(tmp_pat
 def test_a_run_goes_on_on_another_device(pretend_device, tmp_path, monkeypatch):
     def build():
         model = ct.to_device(made_net(), "pretend")
-        return model, DescentAnywhere(model, lr=0.5)
+        return model, optim.SGD(model, lr=0.5)
 
     whole = started(build)
     calls, batch = [], type(made_data()).batch

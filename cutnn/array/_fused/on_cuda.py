@@ -6,8 +6,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy
+
 from cutnn.array._fused.derive import Program
-from cutnn.array._fused.graph import Node, UnfusableError
+from cutnn.array._fused.graph import Node, UnfusableError, in_order
 from cutnn.array._fused.shapes import Shape
 
 KINDS = "?bBhHiIlLqQfdFD"
@@ -127,3 +129,129 @@ def expression(node: Node, args: list[str]) -> str | None:
                 f"fmax({a}, {args[1]}) + log1p(exp(-fabs({a} - {args[1]})))"
             )
     return None
+
+
+# ------------------------------------------------------------------- many arrays written in place by one launch
+
+LEAVES = 64
+"""Arrays a launch: their addresses come as arguments of the kernel, of which there are 4 KiB, and so need no copy."""
+
+CHUNK = 2048
+"""Entries a block of threads, all of one array."""
+
+_THREADS = 256
+
+
+def compiled_into(
+    xp: Any, program: Program, places: Sequence[Node], outputs: Sequence[int]
+) -> Callable[..., None]:
+    """run(pieces, numbers): a program over each of several tuples of flat arrays, in one launch for 64 of them.
+
+    A piece has an array for each leaf; output i is written to that of leaf `outputs[i]`. The numbers belong to the
+    nodes `places`; they may be arrays of one float64, which a captured graph reads at each replay.
+    """
+    kernel = xp.RawKernel(source_into(program, places, outputs), "cutnn_update")
+    table = table_dtype(len(program.leaves))
+
+    def run(pieces: Sequence[Sequence[Any]], numbers: Sequence[Any]) -> None:
+        given = _on_device(xp, numbers)
+        for begin in range(0, len(pieces), LEAVES):
+            some = pieces[begin : begin + LEAVES]
+            sizes = [piece[0].size for piece in some]
+            blocks = [-(-size // CHUNK) for size in sizes]
+            arrays = numpy.zeros((), table)
+            arrays["sizes"][: len(some)] = sizes
+            arrays["first"][: len(some)] = numpy.cumsum([0, *blocks[:-1]])
+            for k, piece in enumerate(some):
+                arrays["arrays"][:, k] = [x.data.ptr for x in piece]
+            if sum(blocks):
+                kernel((sum(blocks),), (_THREADS,), (arrays, numpy.int32(len(some)), given))
+
+    return run
+
+
+def table_dtype(count: int) -> numpy.dtype[Any]:
+    """The table of a launch: addresses, sizes, and the first block of each array."""
+    fields = [
+        ("arrays", numpy.uint64, (count, LEAVES)),
+        ("sizes", numpy.int64, LEAVES),
+        ("first", numpy.int32, LEAVES),
+    ]
+    return numpy.dtype(fields, align=True)
+
+
+def source_into(program: Program, places: Sequence[Node], outputs: Sequence[int]) -> str:
+    """The text of that kernel. What numbers make is worked out by each thread, in double precision as on the host."""
+    names = {place: f"n{i}" for i, place in enumerate(places)}
+    head = [f"const double n{i} = numbers[{i}];" for i in range(len(places))]
+    for k, node in enumerate(in_order(program.uniforms)):
+        if node in names:
+            continue
+        text = _uniform(node, [names[a] for a in node.args])
+        names[node] = f"u{k}"
+        head.append(f"const {'double' if node.dtype is None else c_type(node.dtype)} u{k} = {text};")
+    body = []
+    for i, leaf in enumerate(program.leaves):
+        names[leaf] = f"x{i}"
+        body.append(f"const {c_type(leaf.dtype)} x{i} = (({c_type(leaf.dtype)}*)table.arrays[{i}][leaf])[i];")
+    for k, node in enumerate(program.body):
+        found = expression(node, [names[a] for a in node.args])
+        if node.dtype.char not in KINDS or found is None:
+            raise UnfusableError(f"{node.op} of {node.args[0].dtype}")
+        names[node] = f"t{k}"
+        body.append(f"const {c_type(node.dtype)} t{k} = {found};")
+    for node, place in zip(program.outputs, outputs, strict=True):
+        body.append(f"(({c_type(node.dtype)}*)table.arrays[{place}][leaf])[i] = {names[node]};")
+    return _INTO.format(
+        count=len(program.leaves),
+        leaves=LEAVES,
+        chunk=CHUNK,
+        head="\n  ".join(head),
+        body="\n    ".join(body),
+    )
+
+
+_INTO = """\
+struct Table {{
+  unsigned long long arrays[{count}][{leaves}];
+  long long sizes[{leaves}];
+  int first[{leaves}];
+}};
+
+extern "C" __global__ void cutnn_update(const Table table, const int leaves, const double* numbers) {{
+  int leaf = 0;  // the last whose first block is not after this one
+  for (int step = {leaves} / 2; step; step /= 2)
+    if (leaf + step < leaves && table.first[leaf + step] <= (int)blockIdx.x) leaf += step;
+  {head}
+  const long long begin = (long long)(blockIdx.x - table.first[leaf]) * {chunk};
+  const long long end = begin + {chunk} < table.sizes[leaf] ? begin + {chunk} : table.sizes[leaf];
+  for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) {{
+    {body}
+  }}
+}}
+"""
+
+_WEAK = {"add": "+", "sub": "-", "mul": "*", "truediv": "/"}
+
+
+def _uniform(node: Node, args: list[str]) -> str:
+    """A number of all entries in CUDA C++."""
+    if node.op == "const":
+        kind = "double" if node.dtype is None else c_type(node.dtype)
+        return f"{kind}({node.value!r})" if node.dtype is None else f"{kind}({node.value.item()!r})"
+    if node.dtype is None:
+        if node.op in _WEAK:
+            return f"{args[0]} {_WEAK[node.op]} {args[1]}"
+        if node.op == "neg":
+            return f"-{args[0]}"
+        raise UnfusableError(f"{node.op} of numbers")
+    if node.op == "astype":
+        return f"{c_type(node.dtype)}({args[0]})"
+    raise UnfusableError(f"{node.op} of numbers")
+
+
+def _on_device(xp: Any, numbers: Sequence[Any]) -> Any:
+    """The numbers as one array of float64."""
+    if any(isinstance(x, xp.ndarray) for x in numbers):
+        return xp.stack([xp.asarray(x, dtype=xp.float64) for x in numbers])
+    return xp.asarray(numbers, dtype=xp.float64)

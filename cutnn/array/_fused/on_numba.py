@@ -69,9 +69,9 @@ def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Callabl
     return run
 
 
-def compiled_into(program: Program, size: int) -> Callable[..., None] | None:
+def compiled_into(program: Program) -> Callable[..., None] | None:
     """run(leaves, uniforms, outputs) for flat arrays of one size, as `on_numpy.compiled_into` has it."""
-    if size < WORTH or not takes(program):
+    if not takes(program):
         return None
     loop = _loop(_text(program, [(2,)] * len(program.leaves), 1))
 

@@ -138,11 +138,12 @@ def _block(program: Program, given: set[Node], overwritten: dict[int, int]) -> t
     names = _names(program, operands)
     last = _last_uses(body, ())
     reads = {a: k for k, node in enumerate(body) for a in node.args}  # the last that reads it
+    made = {node: k for k, node in enumerate(body)}
     target: dict[Node, str] = {}
     late: list[tuple[int, Node]] = []
     for i, node in enumerate(program.outputs):
         leaf = program.leaves[overwritten[i]] if i in overwritten else None
-        read_later = leaf is not None and node in body and reads.get(leaf, -1) > body.index(node)
+        read_later = leaf is not None and node in made and reads.get(leaf, -1) > made[node]
         if node in target or node in given or read_later:
             late.append((i, node))
         else:
