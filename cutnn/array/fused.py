@@ -205,24 +205,19 @@ class InPlace:
             leaves = [a for a in derivation.arguments if a is not None and a.op == "input"]
             places = [a for a in derivation.arguments if a is not None and a.op == "number"]
             program = Program(leaves, derivation.results)
-            into = dict(enumerate(range(len(program.outputs))))
             if len(program.leaves) < len(leaves) or any(node.dtype != dtype for node in program.outputs):
                 return None
             if xp is not numpy:
-                return (
-                    on_cuda.compiled_into(xp, program, places, list(into))
-                    if hasattr(xp, "RawKernel")
-                    else None
-                )
+                return on_cuda.compiled_into(xp, program, places) if hasattr(xp, "RawKernel") else None
         except UnfusableError:
             return None
         uniforms = program.numbers(places)
-        one = (on_numba.compiled_into(program) if large else None) or on_numpy.compiled_into(program, into)
+        one = (on_numba.compiled_into(program) if large else None) or on_numpy.compiled_into(program)
 
         def run(pieces: Sequence[tuple[Any, ...]], numbers: Sequence[float]) -> None:
             values = uniforms(*numbers)
             for piece in pieces:
-                one(piece, values, piece[: len(program.outputs)])
+                one(piece, values)
 
         return run
 

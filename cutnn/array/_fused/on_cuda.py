@@ -147,10 +147,10 @@ def compiled_into(
 ) -> Callable[..., None]:
     """run(pieces, numbers): a program over each of several tuples of flat arrays, in one launch for 64 of them.
 
-    A piece has an array for each leaf; output i is written to that of leaf `outputs[i]`. The numbers belong to the
+    A piece has an array for each leaf; the outputs are written to the first of them. The numbers belong to the
     nodes `places`; they may be arrays of one float64, which a captured graph reads at each replay.
     """
-    kernel = xp.RawKernel(source_into(program, places, outputs), "cutnn_update")
+    kernel = xp.RawKernel(source_into(program, places), "cutnn_update")
     table = table_dtype(len(program.leaves))
 
     def run(pieces: Sequence[Sequence[Any]], numbers: Sequence[Any]) -> None:
@@ -180,7 +180,7 @@ def table_dtype(count: int) -> numpy.dtype[Any]:
     return numpy.dtype(fields, align=True)
 
 
-def source_into(program: Program, places: Sequence[Node], outputs: Sequence[int]) -> str:
+def source_into(program: Program, places: Sequence[Node]) -> str:
     """The text of that kernel. What numbers make is worked out by each thread, in double precision as on the host."""
     names = {place: f"n{i}" for i, place in enumerate(places)}
     head = [f"const double n{i} = numbers[{i}];" for i in range(len(places))]
@@ -200,7 +200,7 @@ def source_into(program: Program, places: Sequence[Node], outputs: Sequence[int]
             raise UnfusableError(f"{node.op} of {node.args[0].dtype}")
         names[node] = f"t{k}"
         body.append(f"const {c_type(node.dtype)} t{k} = {found};")
-    for node, place in zip(program.outputs, outputs, strict=True):
+    for place, node in enumerate(program.outputs):
         body.append(f"(({c_type(node.dtype)}*)table.arrays[{place}][leaf])[i] = {names[node]};")
     return _INTO.format(
         count=len(program.leaves),

@@ -20,8 +20,11 @@ from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import OPERATIONS, Node
 from cutnn.array._fused.shapes import Shape, collapsed, node_shapes, parts, place_in, shared
 
-BLOCKS = (32768, 131072)
+BLOCKS = (65536, 131072)
 """The least and the most entries a block; between them there are four blocks."""
+
+IN_PLACE = 65536
+"""Entries a block where arrays are written in place."""
 
 Run = Callable[[Sequence[Any], Sequence[Any]], list[Any]]
 
@@ -33,17 +36,18 @@ def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run:
     return _over_blocks(program, shapes, whole)
 
 
-def compiled_into(program: Program, overwritten: dict[int, int]) -> Callable[..., None]:
-    """What runs a program on flat arrays of one size, into others: run(leaves, uniforms, outputs).
+def compiled_into(program: Program) -> Callable[..., None]:
+    """What runs a program on flat arrays of one size: run(leaves, uniforms) writes the outputs to the first leaves.
 
-    `overwritten` says which outputs, by their places, are the memory of which leaves: those are read before.
+    A leaf that is read once more after its output is known is written at the end.
     """
-    text, kinds = _block(program, set(program.leaves), overwritten)
+    count = len(program.outputs)
+    text, kinds = _block(program, set(program.leaves), dict(enumerate(range(count))))
     block = _made(text)
 
-    def run(leaves: Sequence[Any], uniforms: Sequence[Any], outputs: Sequence[Any]) -> None:
-        size = outputs[0].size
-        entries = _entries(size)
+    def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> None:
+        size = leaves[0].size
+        entries = IN_PLACE
 
         def work(todo: deque[slice]) -> None:
             scratch = [numpy.empty(min(size, entries), kind) for kind in kinds]
@@ -52,10 +56,8 @@ def compiled_into(program: Program, overwritten: dict[int, int]) -> Callable[...
                     part = todo.popleft()
                 except IndexError:  # another core took the last one
                     return
-                n = part.stop - part.start
-                block(
-                    [x[part] for x in leaves], uniforms, [y[part] for y in outputs], [w[:n] for w in scratch]
-                )
+                own = [x[part] for x in leaves]
+                block(own, uniforms, own[:count], [w[: part.stop - part.start] for w in scratch])
 
         todo = [slice(i, min(i + entries, size)) for i in range(0, size, entries)]
         shared(work, todo, worth=True)
