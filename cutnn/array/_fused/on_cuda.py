@@ -142,9 +142,7 @@ CHUNK = 2048
 _THREADS = 256
 
 
-def compiled_into(
-    xp: Any, program: Program, places: Sequence[Node], outputs: Sequence[int]
-) -> Callable[..., None]:
+def compiled_into(xp: Any, program: Program, places: Sequence[Node]) -> Callable[..., None]:
     """run(pieces, numbers): a program over each of several tuples of flat arrays, in one launch for 64 of them.
 
     A piece has an array for each leaf; the outputs are written to the first of them. The numbers belong to the
