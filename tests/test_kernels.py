@@ -128,7 +128,10 @@ def test_fused_chain_compiles(nvrtc, name, architecture):
     headers = pathlib.Path(cupy.__file__).parent / "_core" / "include"
     libraries = [
         headers,
-        *[headers / "cupy" / "_cccl" / part for part in ("thrust", "libcudacxx/include", "libcudacxx", "cub")],
+        *[
+            headers / "cupy" / "_cccl" / part
+            for part in ("thrust", "libcudacxx/include", "libcudacxx", "cub")
+        ],
     ]
     for program in test_fused.programs(name)[0]:
         text = "#include <cupy/complex.cuh>\n" * ("complex" in name) + test_fused.cuda_text(program)

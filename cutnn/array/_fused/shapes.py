@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from cutnn.array._cores import everywhere, one_thread
+from cutnn._cores import everywhere, one_thread
 from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import Node
 
