@@ -26,6 +26,18 @@ def star_product(A: Any, B: Any, M: Any) -> Any:
     return mode_product(mode_product(A, M) @ mode_product(B, M), M.T)
 
 
+def star_product_over(A: Any, B: Any, matrices: Sequence[Any]) -> Any:
+    """A ★ B of order p, (*batch, *tubes, l, m), by one orthogonal matrix for each axis of the tubes."""
+    hats = (_all_modes(X, matrices) for X in (A, B))
+    return _all_modes(jnp.matmul(*hats), [M.T for M in matrices])
+
+
+def _all_modes(X: Any, matrices: Sequence[Any]) -> Any:
+    for axis, M in enumerate(matrices, start=X.ndim - 2 - len(matrices)):
+        X = (M @ X.reshape(*X.shape[:axis], len(M), -1)).reshape(X.shape)
+    return X
+
+
 def t_product(A: Any, B: Any) -> Any:
     """The t-product of real tensors, by half spectra."""
     return jnp.fft.irfft(jnp.fft.rfft(A, axis=0) @ jnp.fft.rfft(B, axis=0), n=len(A), axis=0)

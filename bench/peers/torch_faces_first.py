@@ -24,6 +24,18 @@ def star_product(A: Tensor, B: Tensor, M: Tensor) -> Tensor:
     return mode_product(mode_product(A, M) @ mode_product(B, M), M.T)
 
 
+def star_product_over(A: Tensor, B: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """A ★ B of order p, (*batch, *tubes, l, m), by one orthogonal matrix for each axis of the tubes."""
+    hats = (_all_modes(X, matrices) for X in (A, B))
+    return _all_modes(torch.matmul(*hats), [M.T for M in matrices])
+
+
+def _all_modes(X: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    for axis, M in enumerate(matrices, start=X.ndim - 2 - len(matrices)):
+        X = (M @ X.reshape(*X.shape[:axis], len(M), -1)).reshape(X.shape)
+    return X
+
+
 def t_product(A: Tensor, B: Tensor) -> Tensor:
     """The t-product of real tensors, by half spectra."""
     return torch.fft.irfft(torch.fft.rfft(A, dim=0) @ torch.fft.rfft(B, dim=0), n=len(A), dim=0)

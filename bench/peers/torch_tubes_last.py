@@ -31,6 +31,19 @@ def star_product(A: Tensor, B: Tensor, M: Tensor) -> Tensor:
     return mode_product(facewise(mode_product(A, M), mode_product(B, M)), M.T)
 
 
+def star_product_over(A: Tensor, B: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """A ★ B of order p, (*batch, l, m, *tubes), by one orthogonal matrix for each axis of the tubes."""
+    there, back = tuple(range(-len(matrices) - 2, -len(matrices))), (-2, -1)
+    faces = (_all_modes(X, matrices).movedim(there, back) for X in (A, B))
+    return _all_modes(torch.matmul(*faces).movedim(back, there), [M.T for M in matrices])
+
+
+def _all_modes(X: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    for axis, M in enumerate(matrices, start=-len(matrices)):
+        X = (X.transpose(axis, -1) @ M.T).transpose(axis, -1)
+    return X
+
+
 def t_product(A: Tensor, B: Tensor) -> Tensor:
     """The t-product of real tensors, by half spectra."""
     product = facewise(torch.fft.rfft(A, dim=-1), torch.fft.rfft(B, dim=-1))
