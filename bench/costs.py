@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from bench.case import Cost
 
 _FLOAT = 4  # bytes of a float32
+_FAST = 128  # longer tubes take a fast transform, 2.5 n log n flops, shorter ones a product with the matrix
 
 
 def star_product(rows: int, inner: int, columns: int, tubes: Sequence[int], batch: int = 1, fft: bool = False) -> Cost:
@@ -21,7 +22,8 @@ def star_product(rows: int, inner: int, columns: int, tubes: Sequence[int], batc
     if fft:  # half the faces, of complex numbers: four real products each; 2.5 n log n a real transform
         flops = 8 * (tubes[0] // 2 + 1) * batch * rows * inner * columns + 2.5 * math.log2(n) * numbers
     else:
-        flops = 2 * batch * n * rows * inner * columns + 2 * sum(tubes) * numbers
+        transforms = sum(2 * k if k <= _FAST else 2.5 * math.log2(k) for k in tubes)
+        flops = 2 * batch * n * rows * inner * columns + transforms * numbers
     return Cost(flops, _FLOAT * numbers)
 
 
