@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bench.case import Case, Peer, Target, Work
+from bench.case import OURS, Case, Peer, Target, Work
 from bench.cases.star_product import Shape
 from bench.cases.star_product import cost as cost_of_product
 from bench.libraries import cutnn_work, torch_work
@@ -59,7 +60,7 @@ CASE = Case(
     },
     peers={
         **_ALL,
-        _FULL: Peer("cutnn", partial(cutnn, full=True), environment=_ALL["cutnn"].environment),
+        _FULL: replace(_ALL[OURS], make=partial(cutnn, full=True)),
         "PyTorch, half spectrum": Peer("torch", pytorch),
         "PyTorch, full spectrum": Peer("torch", partial(pytorch, full=True)),
     },
