@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     device = options.device
     limits = measure_limits(device, options.threads)
+    if not limits:
+        print(f"{device}: no library here can use it; CuPy or PyTorch for CUDA is needed", file=sys.stderr)
+        return 1
     print(limits_line(limits), "\n")
     status, kept = 0, False
     for name in options.cases or case_names():

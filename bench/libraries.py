@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -56,6 +57,8 @@ def torch_compiled(function: Callable[..., Any], mode: str | None, device: str) 
         return function
     if device == "cpu" and not shutil.which(os.environ.get("CXX", "g++")) and not shutil.which("clang++"):
         raise Unavailable("torch.compile needs a C++ compiler, g++ or clang++, and there is none")
+    if device.startswith("cuda") and importlib.util.find_spec("triton") is None:
+        raise Unavailable("torch.compile needs Triton on a GPU, and it is not installed")
     torch._dynamo.reset()  # sizes that were measured before don't make this one dynamic
     compiled: Callable[..., Any] = torch.compile(function, mode=mode, dynamic=False)
     return compiled

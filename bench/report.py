@@ -154,12 +154,12 @@ def _ahead(results: Sequence[dict[str, Any]]) -> str:
     lines = []
     for result in results:
         place = "" if result["device"] == "cpu" else " (GPU)"
-        less = "the memory" if result["quantity"] == "memory" else "as fast"
+        less = "as sparing" if result["quantity"] == "memory" else "as fast"
         for label, name, alone, best in ahead(result):
-            words = f"`{result['case']}`{place}, {label}: {name} is ahead, {_number(alone)} × of `cutnn`"
+            words = f"`{result['case']}`{place}, {label}: {name} is ahead of `cutnn`, {_number(alone)}× {less}"
             if len(result["ours"]) > 1:
-                words += f", {_number(best)} × of the fastest of ours"
-            lines.append(f"* {words}" + (" (memory)" if less == "the memory" else ""))
+                words += f"; of the fastest of ours {_number(best)}×"
+            lines.append(f"* {words}")
     nowhere = ["Nowhere in these results." if results else "Nothing has been measured."]
     return "\n".join(["## Where a peer is ahead", "", *(lines or nowhere), ""])
 

@@ -98,7 +98,6 @@ def pytorch(operation: str, transform: str, device: str, **shape: int) -> Work:
 
     A = torch.tensor(tensor(**shape), device=device)
     forward, inverse = _transforms(torch, transform, shape["n"], device=device)
-    torch.set_grad_enabled(False)
 
     def svd(faces: Any) -> Any:
         return torch.linalg.svd(faces, full_matrices=False)
@@ -106,7 +105,8 @@ def pytorch(operation: str, transform: str, device: str, **shape: int) -> Work:
     def pinv(faces: Any) -> Any:
         return [torch.linalg.pinv(faces, rtol=RTOL)]
 
-    return torch_work(*_work(torch, operation, A, forward, inverse, svd, torch.linalg.qr, pinv), device)
+    work = _work(torch, operation, A, forward, inverse, svd, torch.linalg.qr, pinv)
+    return torch_work(*map(torch.inference_mode(), work), device)
 
 
 def _transforms(xp: Any, transform: str, n: int, **place: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
@@ -298,6 +298,6 @@ CASE = Case(
     quick_sizes=5,
     quick_rounds=3,
     rounds=5,
-    seconds=75,
+    seconds=65,
     tolerance=1e-6,
 )

@@ -113,5 +113,5 @@ CASE = Case(
     },
     quick_sizes=1,
     rounds=15,
-    seconds=130,
+    seconds=110,
 )

@@ -232,5 +232,5 @@ CASE = Case(
     unit="µs",
     rounds=11,
     quick_sizes=3,
-    seconds=70,
+    seconds=60,
 )

@@ -213,5 +213,5 @@ CASE = Case(
     },
     quick_sizes=3,
     rounds=11,
-    seconds=120,
+    seconds=95,
 )

@@ -111,5 +111,5 @@ CASE = Case(
     unit="µs",
     tolerance=1e-10,
     rounds=15,
-    seconds=25,
+    seconds=20,
 )

@@ -62,5 +62,5 @@ CASE = Case(
     growth={"batch": list(_CURVE.values())},
     quick_sizes=3,
     rounds=15,
-    seconds=70,
+    seconds=55,
 )
