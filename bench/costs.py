@@ -15,7 +15,9 @@ _FLOAT = 4  # bytes of a float32
 _FAST = 128  # longer tubes take a fast transform, 2.5 n log n flops, shorter ones a product with the matrix
 
 
-def star_product(rows: int, inner: int, columns: int, tubes: Sequence[int], batch: int = 1, fft: bool = False) -> Cost:
+def star_product(
+    rows: int, inner: int, columns: int, tubes: Sequence[int], batch: int = 1, fft: bool = False
+) -> Cost:
     """A ★ B of (*tubes, rows, inner) and (*tubes, inner, columns), both `batch` times."""
     n = math.prod(tubes)
     numbers = batch * n * (rows * inner + inner * columns + rows * columns)

@@ -146,7 +146,9 @@ class _Running:
         case = self.case
         running: dict[str, _Worker] = {}
         reference: list[np.ndarray] = []
-        for name in sorted(case.peers, key=lambda name: name != OURS):  # cutnn first, for others to agree with
+        for name in sorted(
+            case.peers, key=lambda name: name != OURS
+        ):  # cutnn first, for others to agree with
             peer = case.peers[name]
             if not peer.competes(self.label, self.device):
                 continue

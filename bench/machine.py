@@ -40,7 +40,9 @@ def gpu_model() -> str:
     """The name of the first GPU as its driver says it; "GPU" where the driver's program is missing."""
     try:
         names = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        return subprocess.run(names, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+        return (
+            subprocess.run(names, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+        )
     except (OSError, subprocess.CalledProcessError, IndexError):
         return "GPU"
 

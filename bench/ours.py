@@ -13,7 +13,10 @@ MKL_CAPTURED = "cutnn, mkl, captured"
 # For targets: NumPy alone, and with the extra; of a step that is captured and one that is not the faster counts.
 ALONE, WITH_EXTRA = (OURS, CAPTURED), (MKL, MKL_CAPTURED)
 
-_SWITCHES = ("CUTNN_MKL", "CUTNN_NUMBA")  # read by cutnn when it is imported; "0" turns a part of the extra off
+_SWITCHES = (
+    "CUTNN_MKL",
+    "CUTNN_NUMBA",
+)  # read by cutnn when it is imported; "0" turns a part of the extra off
 
 
 def ours(make: Callable[..., Work], captures: bool = False) -> dict[str, Peer]:

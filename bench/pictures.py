@@ -75,11 +75,15 @@ def growth(result: dict[str, Any]) -> Figure | None:
         return None
     figure = Figure(figsize=(1.2 + 3.3 * len(curves), 4.4), dpi=110, layout="constrained")
     names = list(dict.fromkeys(name for curve in curves.values() for name in _names(result, curve)))
-    for ax, (argument, curve) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+    for ax, (argument, curve) in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
+    ):
         for name in names:
             points = sorted(_curve(result, curve, name))
             if points:
-                ax.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.5, color=_colour(result, name))
+                ax.plot(
+                    *zip(*points, strict=True), "o-", markersize=4, linewidth=1.5, color=_colour(result, name)
+                )
         ax.set(xlabel=argument, xscale="log", yscale="log")
         ax.set_xticks(sorted(set(curve.values())), [str(value) for value in sorted(set(curve.values()))])
         ax.minorticks_off()
@@ -101,7 +105,9 @@ def _points(result: dict[str, Any], ours: bool) -> list[tuple[float, float]]:
     for size in result["sizes"].values():
         peers = size.get("peers", {})
         medians = [
-            peer[result["quantity"]]["median"] for name, peer in peers.items() if (name in result["ours"]) == ours
+            peer[result["quantity"]]["median"]
+            for name, peer in peers.items()
+            if (name in result["ours"]) == ours
         ]
         if "cost" in size and medians:
             flops, moved = size["cost"]["flops"], size["cost"]["bytes"]

@@ -65,7 +65,10 @@ def table(result: dict[str, Any]) -> str:
 
 def _columns(result: dict[str, Any], measured: dict[str, Any]) -> list[tuple[str, Any]]:
     """The heads of the columns that a result fills, each with what gives its cell: of name, peer, fastest of ours."""
-    quantity, peers = result["quantity"], [peer for size in measured.values() for peer in size["peers"].values()]
+    quantity, peers = (
+        result["quantity"],
+        [peer for size in measured.values() for peer in size["peers"].values()],
+    )
 
     def ratio(name: str, peer: dict[str, Any], fastest: str) -> str:
         return "" if name == OURS else _with_quartiles(peer["ratio"])
@@ -130,9 +133,10 @@ def page(results: Sequence[dict[str, Any]], pictures: Sequence[str] = ()) -> str
 
 def limits_line(limits: dict[str, Any]) -> str:
     """The machine's limits in words."""
+    gemm, copy = f"{limits['gemm'] / 1e9:,.0f} Gflop/s", f"{limits['copy'] / 1e9:,.1f} GB/s"
     return (
-        f"Limits of this machine, measured: {limits['gemm'] / 1e9:,.0f} Gflop/s in a large float32 matrix product "
-        f"({limits['gemm_by']}), {limits['copy'] / 1e9:,.1f} GB/s read and written in a large copy ({limits['copy_by']})."
+        f"Limits of this machine, measured: {gemm} in a large float32 matrix product ({limits['gemm_by']}), "
+        f"{copy} read and written in a large copy ({limits['copy_by']})."
     )
 
 
@@ -156,7 +160,9 @@ def _ahead(results: Sequence[dict[str, Any]]) -> str:
         place = "" if result["device"] == "cpu" else " (GPU)"
         less = "as sparing" if result["quantity"] == "memory" else "as fast"
         for label, name, alone, best in ahead(result):
-            words = f"`{result['case']}`{place}, {label}: {name} is ahead of `cutnn`, {_number(alone)}× {less}"
+            words = (
+                f"`{result['case']}`{place}, {label}: {name} is ahead of `cutnn`, {_number(alone)}× {less}"
+            )
             if len(result["ours"]) > 1:
                 words += f"; of the fastest of ours {_number(best)}×"
             lines.append(f"* {words}")

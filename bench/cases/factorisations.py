@@ -109,7 +109,9 @@ def pytorch(operation: str, transform: str, device: str, **shape: int) -> Work:
     return torch_work(*map(torch.inference_mode(), work), device)
 
 
-def _transforms(xp: Any, transform: str, n: int, **place: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _transforms(
+    xp: Any, transform: str, n: int, **place: str
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     if transform == "fft":
         return lambda A: xp.fft.fft(A, n, 0), lambda A: xp.fft.ifft(A, n, 0).real
     M = xp.asarray(dct_matrix(n), **place)

@@ -46,7 +46,9 @@ def cutnn(depth: int, reversible: bool = True) -> Work:
 def pytorch(layout: str, depth: int, device: str) -> Work:
     import torch
 
-    network, _ = torch_hamiltonian(importlib.import_module(f"bench.peers.{layout}"), HEAD, depth, device=device)
+    network, _ = torch_hamiltonian(
+        importlib.import_module(f"bench.peers.{layout}"), HEAD, depth, device=device
+    )
     images, labels = (torch.tensor(a, device=device) for a in batches(BATCH)[0])
 
     def call() -> Any:
@@ -103,7 +105,9 @@ CASE = Case(
         "JAX jit": Peer("jax", jax),
     },
     growth_targets=[
-        Growth(_LABELS[4], _LABELS[128], 1.1, "activations of depth 128 in at most 1.1× the memory of depth 4")
+        Growth(
+            _LABELS[4], _LABELS[128], 1.1, "activations of depth 128 in at most 1.1× the memory of depth 4"
+        )
     ],
     growth={"depth": list(_LABELS.values())},
     quantity="memory",

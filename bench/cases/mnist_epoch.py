@@ -158,7 +158,9 @@ def jax(network: str) -> Work:
         return float(total) * BATCH / len(indices)
 
     def accuracy() -> float:
-        parts = ((a[i : i + EVALUATION_BATCH] for a in validation) for i in range(0, VALIDATION, EVALUATION_BATCH))
+        parts = (
+            (a[i : i + EVALUATION_BATCH] for a in validation) for i in range(0, VALIDATION, EVALUATION_BATCH)
+        )
         return float(sum(right(training.weights, *part) for part in parts)) / VALIDATION
 
     return _epochs(train, accuracy)
@@ -171,29 +173,30 @@ def cost(network: str) -> Cost:
     return Cost(steps * flops, steps * moved)
 
 
-_LABELS = {"dense head": "28→28, dense head", "tubal head": "28→28→10, tubal head"}
+_DENSE = "28→28, dense head"
 _LOADER = "PyTorch, tubes last, DataLoader"
-_ONE = (_LABELS["dense head"],)
 
 CASE = Case(
     name="mnist_epoch",
     title="An epoch of training on images of MNIST's size in memory, batch 32, and its validation",
-    sizes={label: {"network": network} for network, label in _LABELS.items()},
+    sizes={_DENSE: {"network": "dense head"}},
+    cuda_sizes={"28→28→10, tubal head": {"network": "tubal head"}},
     peers={
         **ours(cutnn, captures=True),
         _LOADER: Peer("torch", partial(pytorch, "torch_tubes_last", loader=True)),
-        "PyTorch, tubes last": Peer("torch", partial(pytorch, "torch_tubes_last"), sizes=_ONE),
-        "PyTorch, faces first": Peer("torch", partial(pytorch, "torch_faces_first"), sizes=_ONE),
+        "PyTorch, tubes last": Peer("torch", partial(pytorch, "torch_tubes_last")),
+        "PyTorch, faces first": Peer("torch", partial(pytorch, "torch_faces_first")),
         "JAX jit": Peer("jax", jax),
     },
     targets={
-        "*": [Target(_LOADER, 4.0, "at least 4× faster than PyTorch with its DataLoader, tubes last", of=ALONE)]
+        "*": [
+            Target(_LOADER, 4.0, "at least 4× faster than PyTorch with its DataLoader, tubes last", of=ALONE)
+        ]
     },
     cost=cost,
     unit="s",
     rounds=5,
     quick_rounds=2,
-    quick_sizes=1,
     seconds=75,
     tolerance=2e-3,  # of the accuracy: an image of 10,000 may fall to the other side
     whole_runs=True,

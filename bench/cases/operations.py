@@ -191,7 +191,9 @@ def cost(operation: str, size: int) -> Cost:
         "facewise matmul": 6 * FACES * ROWS**2 * size,
         "transform": 4 * FACES * arrays[0],
     }
-    return Cost(flops.get(operation, 0), 8 * (sum(arrays) + (1 if operation == "softmax cross entropy" else value)))
+    return Cost(
+        flops.get(operation, 0), 8 * (sum(arrays) + (1 if operation == "softmax cross entropy" else value))
+    )
 
 
 _SIZES: dict[str, tuple[tuple[int, ...], str]] = {
@@ -222,7 +224,8 @@ CASE = Case(
         **ours(cutnn),
         "PyTorch": Peer("torch", pytorch),
         **compiled_peers(
-            pytorch, tuple(_label(name, size) for name in ("bias + tanh", "leapfrog update") for size in (32, 256))
+            pytorch,
+            tuple(_label(name, size) for name in ("bias + tanh", "leapfrog update") for size in (32, 256)),
         ),
         "JAX jit": Peer("jax", jax),
         "HIPS autograd": Peer("autograd", autograd, devices=("cpu",)),
@@ -232,5 +235,5 @@ CASE = Case(
     unit="µs",
     rounds=11,
     quick_sizes=3,
-    seconds=60,
+    seconds=50,
 )

@@ -68,7 +68,10 @@ def pytorch(layout: str, transform: str, device: str, compiled: str | None = Non
     shape = Shape(**sides)
     module = importlib.import_module(f"bench.peers.{layout}")
     order = len(shape.tubes)
-    here, there = tuple(range(-order - 2, -2)), tuple(range(-order, 0))  # the tubes' axes, faces first and last
+    here, there = (
+        tuple(range(-order - 2, -2)),
+        tuple(range(-order, 0)),
+    )  # the tubes' axes, faces first and last
     last = layout == "torch_tubes_last"
     operands = (np.ascontiguousarray(np.moveaxis(x, here, there)) if last else x for x in shape.operands())
     A, B = (torch.tensor(x, device=device) for x in operands)
@@ -186,7 +189,9 @@ CASE = Case(
         **ours(cutnn),
         _FIRST: Peer("torch", partial(pytorch, "torch_faces_first")),
         _LAST: Peer("torch", partial(pytorch, "torch_tubes_last")),
-        **compiled_peers(partial(pytorch, "torch_faces_first"), sizes=tuple(_with_dct(_MAIN, _WIDE, _LARGEST))),
+        **compiled_peers(
+            partial(pytorch, "torch_faces_first"), sizes=tuple(_with_dct(_MAIN, _WIDE, _LARGEST))
+        ),
         "JAX jit": Peer("jax", jax),
         "mprod-package": Peer("mprod-package", mprod, devices=("cpu",), sizes=tuple(_KNOWN)),
         "tred": Peer("tred", tred, devices=("cpu",), sizes=tuple(_KNOWN)),
@@ -198,7 +203,11 @@ CASE = Case(
                 Target(_FIRST, 1.0, "not slower than PyTorch, faces first", of=WITH_EXTRA),
                 *([Share("gemm", 0.6, "at least 60 % of the GEMM rate", of=WITH_EXTRA)] if largest else []),
             ]
-            for label, largest in ((_label(*_MAIN), False), (_label(*_WIDE), False), (_label(*_LARGEST), True))
+            for label, largest in (
+                (_label(*_MAIN), False),
+                (_label(*_WIDE), False),
+                (_label(*_LARGEST), True),
+            )
         },
         "*": [
             Target("mprod-package", 1.0, "faster than mprod-package"),
@@ -213,5 +222,5 @@ CASE = Case(
     },
     quick_sizes=3,
     rounds=11,
-    seconds=95,
+    seconds=85,
 )

@@ -57,7 +57,9 @@ CASE = Case(
         **{_CURVE[batch]: {"network": "dense head", "batch": batch} for batch in (256, 2048)},
     },
     peers=ours(cutnn, captures=True) | torch_peers(pytorch) | {"JAX jit": Peer("jax", jax)},
-    targets={"*": [Target("PyTorch, tubes last", 2.0, "at least 2× faster than PyTorch, tubes last", of=ALONE)]},
+    targets={
+        "*": [Target("PyTorch, tubes last", 2.0, "at least 2× faster than PyTorch, tubes last", of=ALONE)]
+    },
     cost=cost,
     growth={"batch": list(_CURVE.values())},
     quick_sizes=3,

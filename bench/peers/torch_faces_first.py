@@ -127,9 +127,7 @@ class Autoencoder(Network):
 class HamiltonianNetwork(Network):
     """Leapfrog steps and a linear head, as in `torch_tubes_last.HamiltonianNetwork`."""
 
-    def __init__(
-        self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu"
-    ) -> None:
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu") -> None:
         super().__init__(layers, M, device)
         self.h = h
 

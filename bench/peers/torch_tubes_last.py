@@ -73,7 +73,9 @@ class Network:
         self.M = torch.tensor(np.asarray(M), dtype=dtype, device=device)
         self.n = len(M)
         self.shapes = [(np.shape(weight), np.shape(bias)) for weight, bias in layers]
-        self.layers = [self._tubes_last(np.asarray(weight), np.asarray(bias), device) for weight, bias in layers]
+        self.layers = [
+            self._tubes_last(np.asarray(weight), np.asarray(bias), device) for weight, bias in layers
+        ]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -144,9 +146,7 @@ class HamiltonianNetwork(Network):
     `layers` holds (K, B) of each step, (n, width, width) and (n, 1, 1), faces first, and then the head.
     """
 
-    def __init__(
-        self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu"
-    ) -> None:
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu") -> None:
         super().__init__(layers, M, device)
         self.h = h
 

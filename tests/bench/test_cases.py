@@ -21,7 +21,7 @@ _QUICK = {
     "half_spectrum": 2,
     "hamiltonian_step": 2,
     "memory": 2,
-    "mnist_epoch": 2,
+    "mnist_epoch": 1,
     "operations": 15,
     "star_product": 15,
     "tape_overhead": 3,
@@ -39,7 +39,11 @@ def pairs() -> list[Any]:
     for name in case_names():
         for peer, made in load_case(name).peers.items():
             marks = [pytest.mark.slow] if "compiled" in peer else []
-            if "cpu" in made.devices and peer not in ("cutnn", MKL, MKL_CAPTURED):  # cutnn again in this process
+            if "cpu" in made.devices and peer not in (
+                "cutnn",
+                MKL,
+                MKL_CAPTURED,
+            ):  # cutnn again in this process
                 found.append(pytest.param(name, peer, marks=marks))
     return found
 

@@ -112,17 +112,19 @@ def test_every_case_is_well_formed(name: str) -> None:
     found = load_case(name)
     assert found.name == name
     assert "cutnn" in found.peers
-    assert set(found.targets) <= {"*", *found.sizes}
+    assert set(found.targets) <= {"*", *found.sizes_on("cuda")}
     everywhere = found.sizes_on("cuda")
     assert set(found.sizes) <= set(everywhere)
-    targets = [(size, t) for size in found.sizes for t in found.targets_of(size)]
+    targets = [(size, t) for size in everywhere for t in found.targets_of(size)]
     assert {t.peer for _, t in targets if isinstance(t, Target)} <= set(found.peers)
     for size, target in targets:
         assert any(name in found.peers and found.peers[name].ours for name in target.of)
         if isinstance(target, Target) and found.peers[target.peer].sizes and size in found.targets:
             assert found.peers[target.peer].competes(size, target.device), (size, target)
     for argument, curve in found.growth.items():
-        assert set(curve) <= set(everywhere) and len({everywhere[label][argument] for label in curve}) == len(curve)
+        assert set(curve) <= set(everywhere) and len({everywhere[label][argument] for label in curve}) == len(
+            curve
+        )
         assert len({tuple(sorted((set(everywhere[c].items()) - {(argument, everywhere[c][argument])}), key=str))
                     for c in curve}) == 1, f"the sizes of a curve differ in {argument} alone"  # fmt: skip
     for peer in found.peers.values():
@@ -183,7 +185,9 @@ def test_the_device_is_passed_to_who_asks_for_it() -> None:
 def test_peers_compete_where_they_can() -> None:
     sizes = {"a": {"seconds": 0.002}, "b": {"seconds": 0.002}}
     some = Peer("numpy", fast, sizes=("b",))
-    result = measure(replace(case(some=some, gpu=Peer("numpy", fast, devices=("cuda",))), sizes=sizes, targets={}))
+    result = measure(
+        replace(case(some=some, gpu=Peer("numpy", fast, devices=("cuda",))), sizes=sizes, targets={})
+    )
     assert [list(size["peers"]) for size in result["sizes"].values()] == [["cutnn"], ["cutnn", "some"]]
     assert not result["sizes"]["a"]["absent"]
 
@@ -195,7 +199,9 @@ def test_what_a_device_does_after_a_call_returns_is_counted() -> None:
 
 def test_targets_name_which_of_ours_is_meant() -> None:
     quick = Peer("numpy", fast, ours=True)
-    made = case(slow=Peer("numpy", slow), **{"cutnn, slow": Peer("numpy", slow, ours=True), "cutnn, quick": quick})
+    made = case(
+        slow=Peer("numpy", slow), **{"cutnn, slow": Peer("numpy", slow, ours=True), "cutnn, quick": quick}
+    )
     targets = [
         Target("slow", 2.0, "by the slow one", of=("cutnn, slow",)),
         Target("slow", 2.0, "by the faster one", of=("cutnn, slow", "cutnn, quick")),
@@ -238,7 +244,9 @@ def test_memory_and_its_growth() -> None:
         title="Remembering",
         sizes={"depth 1": {"depth": 1}, "depth 4": {"depth": 4}},
         peers={"cutnn": flat, "grows": grows},
-        growth_targets=[Growth("depth 1", "depth 4", 1.1, f"flat {of}", of=of) for of in ("cutnn", "grows", "absent")],
+        growth_targets=[
+            Growth("depth 1", "depth 4", 1.1, f"flat {of}", of=of) for of in ("cutnn", "grows", "absent")
+        ],
         growth={"depth": ["depth 1", "depth 4"]},
         quantity="memory",
         unit="MB",
@@ -255,7 +263,9 @@ def test_memory_and_its_growth() -> None:
 
 
 def test_rounds_end_with_the_seconds_of_the_case() -> None:
-    made = replace(case(), rounds=1000, quick_rounds=2, seconds=1.5, sizes={str(i): {"seconds": 0.02} for i in (1, 2)})
+    made = replace(
+        case(), rounds=1000, quick_rounds=2, seconds=1.5, sizes={str(i): {"seconds": 0.02} for i in (1, 2)}
+    )
     began = time.monotonic()
     rounds = [size["rounds"] for size in measure(made)["sizes"].values()]
     assert all(2 <= count < 20 for count in rounds)

@@ -59,7 +59,11 @@ def test_where_a_peer_is_ahead_is_said_first() -> None:
     text = page([result()])
     line = "* `toy`, n = 4: Other is ahead of `cutnn`, 1.33× as fast; of the fastest of ours 0.667×"
     assert line in text
-    assert text.index("## Where a peer is ahead") < text.index("## Targets that are not reached") < text.index("## CPU")
+    assert (
+        text.index("## Where a peer is ahead")
+        < text.index("## Targets that are not reached")
+        < text.index("## CPU")
+    )
     assert "* `toy`, n = 4: twice Other: **short**, 0.75" in text
 
 
@@ -78,7 +82,11 @@ def test_a_table_has_both_ratios_and_the_share() -> None:
     heads = [head.strip() for head in lines[4].split("|")[1:-1]]
     assert heads == ["size", "", "ms", "ratio to cutnn", "to the fastest of ours", "share of the limit"]
     other = next(line for line in lines if "n = 4" in line and "Other" in line)
-    assert [cell.strip() for cell in other.split("|")[4:7]] == ["0.75 [0.675, 0.825]", "1.5 [1.35, 1.65]", "17 %"]
+    assert [cell.strip() for cell in other.split("|")[4:7]] == [
+        "0.75 [0.675, 0.825]",
+        "1.5 [1.35, 1.65]",
+        "17 %",
+    ]
     assert any("**cutnn, mkl**" in line for line in lines)
     assert "n = 2; n = 4: no Third, not installed" in table(result())
 
@@ -106,7 +114,9 @@ def test_the_points_of_the_pictures(tmp_path: Path) -> None:
 
     roof = pictures.roofline([result()])
     lines = {tuple(np.round(line.get_ydata(), 3)) for line in roof.axes[0].lines if len(line.get_xdata())}
-    assert (8e6 / 0.8e-3, 64e6 / 2e-3) in {tuple(float(y) for y in line) for line in lines}  # the fastest of ours
+    assert (8e6 / 0.8e-3, 64e6 / 2e-3) in {
+        tuple(float(y) for y in line) for line in lines
+    }  # the fastest of ours
     assert any(max(line) == 1e11 for line in lines)
     curves = pictures.growth(result())
     drawn = {tuple(line.get_ydata()) for line in curves.axes[0].lines}
