@@ -223,10 +223,7 @@ CASE = Case(
     peers={
         **ours(cutnn),
         "PyTorch": Peer("torch", pytorch),
-        **compiled_peers(
-            pytorch,
-            tuple(_label(name, size) for name in ("bias + tanh", "leapfrog update") for size in (32, 256)),
-        ),
+        **compiled_peers(pytorch, (_label("bias + tanh", 32), _label("leapfrog update", 256))),
         "JAX jit": Peer("jax", jax),
         "HIPS autograd": Peer("autograd", autograd, devices=("cpu",)),
     },

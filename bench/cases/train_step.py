@@ -56,7 +56,9 @@ CASE = Case(
         "autoencoder 28→20→10→20→28, batch 32": {"network": "autoencoder", "batch": 32},
         **{_CURVE[batch]: {"network": "dense head", "batch": batch} for batch in (256, 2048)},
     },
-    peers=ours(cutnn, captures=True) | torch_peers(pytorch) | {"JAX jit": Peer("jax", jax)},
+    peers=ours(cutnn, captures=True)
+    | torch_peers(pytorch, compiled_sizes=(_CURVE[32],))
+    | {"JAX jit": Peer("jax", jax)},
     targets={
         "*": [Target("PyTorch, tubes last", 2.0, "at least 2× faster than PyTorch, tubes last", of=ALONE)]
     },
