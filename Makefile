@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench env-test clean
+.PHONY: help demo test test-long lint bench bench-gpu env-test clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,6 +38,9 @@ lint: $(VENV)/.test  ## ruff, mypy and import-linter
 
 bench: $(VENV)/.bench  ## measure against peers on the CPU (with PyTorch too, where it is in .venv)
 	$(BIN)/python -m bench
+
+bench-gpu: $(VENV)/.bench  ## the same on a GPU (PyTorch and JAX for CUDA compete where they are in .venv)
+	$(BIN)/python -m bench --device cuda
 
 env-test: $(VENV)/.test  ## only install what the tests need
 

@@ -1,4 +1,4 @@
-"""Measure cutnn beside its peers: python -m bench [case ...] [--quick] [--list]."""
+"""Measure cutnn beside its peers: python -m bench [case ...] [--device cuda] [--quick] [--list]."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
-from bench.harness import BenchmarkError, case_names, load_case, measure
+from bench.harness import BenchmarkError, case_names, load_case, measure, measure_limits
 from bench.machine import host_kind
-from bench.report import table
-
-RESULTS = Path(__file__).parent / "results"
+from bench.report import RESULTS, draw, limits_line, read, table
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("cases", nargs="*", metavar="case", help="the cases to run; all when none is named")
     parser.add_argument("--quick", action="store_true", help="few rounds, some sizes; nothing is kept")
     parser.add_argument("--threads", type=int, help="threads of every peer; all cores unless said")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where every peer works")
     parser.add_argument("--list", action="store_true", help="say what there is, and stop")
     options = parser.parse_args(arguments)
     if unknown := set(options.cases) - set(case_names()):
@@ -28,11 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
         for name in case_names():
             print(f"{name:<16} {load_case(name).title}")
         return 0
-    status = 0
+    device = options.device
+    limits = measure_limits(device, options.threads)
+    if not limits:
+        print(f"{device}: no library here can use it; CuPy or PyTorch for CUDA is needed", file=sys.stderr)
+        return 1
+    print(limits_line(limits), "\n")
+    status, kept = 0, False
     for name in options.cases or case_names():
         began = time.perf_counter()
         try:
-            result = measure(load_case(name), quick=options.quick, threads=options.threads)
+            result = measure(load_case(name), options.quick, options.threads, device, limits)
         except BenchmarkError as error:
             print(f"{name}: {error}\n", file=sys.stderr)
             status = 1
@@ -41,8 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         measured = any("skipped" not in size for size in result["sizes"].values())
         if measured and not options.quick:
             RESULTS.mkdir(exist_ok=True)
-            path = RESULTS / f"{name}-{host_kind()}.json"
+            path = RESULTS / f"{name}-{host_kind(device)}.json"
             path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            kept = True
+    if kept:
+        draw(read())
     return status
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import resource
 import sys
 import time
@@ -11,14 +12,16 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench import machine
 from bench.case import Unavailable, Work
 
-_WARM_SECONDS = 0.3
+_WARM_SECONDS = 0.2
 
 
-def serve(pipe: Connection, threads: int) -> None:
+def serve(pipe: Connection, threads: int, device: str) -> None:
     """Answer requests until the pipe closes; each answer is ("ok", result) or (kind of failure, text)."""
-    peer = _Server(threads)
+    machine.use_cores(threads)
+    peer = _Server(threads, device)
     busy = 0.0
     while True:
         began = time.perf_counter()
@@ -46,38 +49,59 @@ def serve(pipe: Connection, threads: int) -> None:
 
 
 class _Server:
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, device: str) -> None:
         self.threads = threads
+        self.device = device
         self.work: Work | None = None
 
     def make(self, make: Callable[..., Work], size: dict[str, Any]) -> list[Any]:
         """Prepare the work, and do it once for its answer."""
         self.work = None
+        if "device" in inspect.signature(make).parameters:
+            size = size | {"device": self.device}
         self.work = make(**size)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(self.threads)
+        self._set_threads()
         return list(self.work.answer())
 
-    def warm(self, block_seconds: float) -> int:
-        """Warm up, and count the calls that fill a block."""
+    def warm(self) -> float:
+        """Warm up, and return the seconds that a call takes, about."""
         assert self.work is not None
         began = time.perf_counter()
-        calls = 0
-        while time.perf_counter() - began < _WARM_SECONDS or calls < 3:
-            self.work.call()
+        calls, elapsed = 0, 0.0
+        while elapsed < _WARM_SECONDS or (calls < 3 and elapsed < 3 * _WARM_SECONDS):
+            self.work.wait(self.work.call())
             calls += 1
-        return max(1, int(block_seconds * calls / (time.perf_counter() - began)))
+            elapsed = time.perf_counter() - began
+        return elapsed / calls
 
     def block(self, calls: int, warm: bool) -> float:
         """Seconds for each of so many calls."""
         assert self.work is not None
         gc.collect()  # so that no peer pays for garbage of the block before
         if warm:
-            self.work.call()  # threads sleep and caches are cold after the other peers' blocks
+            self.work.wait(self.work.call())  # threads sleep, caches are cold after the other peers' blocks
+        result = None
         began = time.perf_counter()
         for _ in range(calls):
-            self.work.call()
+            result = self.work.call()
+        self.work.wait(result)
         return (time.perf_counter() - began) / calls
+
+    def peak(self) -> float:
+        """Bytes in use at the peak of a call, beyond those before it."""
+        assert self.work is not None and self.work.peak is not None
+        gc.collect()
+        return float(self.work.peak(self.work.call))
+
+    def limits(self, library: str) -> dict[str, float]:
+        """The GEMM rate and the copy bandwidth that a library reaches here."""
+        __import__(library)
+        self._set_threads()
+        return machine.rates(library, self.device)
+
+    def _set_threads(self) -> None:
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(self.threads)
 
 
 def _peak_mb() -> float:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from bench.case import Case, Peer, Target, Unavailable, Work
+from bench.libraries import cutnn_work, torch_work
 from bench.nets import dct_matrix
+from bench.ours import ours
 
 ITERATIONS = 3
 PENALTY, RELAXATION = 10.0, 1.6
@@ -29,9 +31,10 @@ def tensor(rows: int, columns: int, n: int) -> np.ndarray:
 
 
 def cutnn(operation: str, transform: str, **shape: int) -> Work:
+    import cutnn as ct
     from cutnn import algebra
 
-    A = tensor(**shape)
+    A = ct.to_device(tensor(**shape))
     star = getattr(algebra, transform)(shape["n"])
 
     def robust_pca() -> Any:
@@ -45,13 +48,13 @@ def cutnn(operation: str, transform: str, **shape: int) -> Work:
 
     match operation:
         case "svd":
-            return Work(lambda: star.svd(A), lambda: [star.svd(A).S])
+            return cutnn_work(lambda: star.svd(A), lambda: [star.svd(A).S])
         case "qr":
-            return Work(lambda: star.qr(A), lambda: [np.abs(star.forward(star.qr(A).R))])
+            return cutnn_work(lambda: star.qr(A), lambda: [abs(star.forward(star.qr(A).R))])
         case "pinv":
-            return Work(lambda: star.pinv(A), lambda: [star.pinv(A)])
+            return cutnn_work(lambda: star.pinv(A), lambda: [star.pinv(A)])
         case _:
-            return Work(robust_pca, lambda: [robust_pca().low_rank])
+            return cutnn_work(robust_pca, lambda: [robust_pca().low_rank])
 
 
 # ------------------------------------------------------------------------------------------ peers, faces first
@@ -60,53 +63,68 @@ def cutnn(operation: str, transform: str, **shape: int) -> Work:
 def loop(operation: str, transform: str, **shape: int) -> Work:
     """NumPy, a face at a time; the t-product by all n complex faces, as is usual."""
     A = tensor(**shape)
-    forward, inverse = _transforms(np, transform, shape["n"])
+    return Work(*_looped(np, operation, transform, A))
+
+
+def cupy_loop(operation: str, transform: str, **shape: int) -> Work:
+    """CuPy, a face at a time."""
+    import cupy
+
+    call, answer = _looped(cupy, operation, transform, cupy.asarray(tensor(**shape)))
+    wait = cupy.cuda.Device().synchronize
+    return Work(call, lambda: [cupy.asnumpy(a) for a in answer()], wait=lambda result: wait())
+
+
+def _looped(xp: Any, operation: str, transform: str, A: Any) -> tuple[Any, Any]:
+    forward, inverse = _transforms(xp, transform, len(A))
 
     def stacked(function: Callable[..., Any], faces: Any) -> list[Any]:
         results = [function(face) for face in faces]
         if isinstance(results[0], tuple):
-            return [np.stack(parts) for parts in zip(*results, strict=True)]
-        return [np.stack(results)]
+            return [xp.stack(parts) for parts in zip(*results, strict=True)]
+        return [xp.stack(results)]
 
     def svd(faces: Any) -> Any:
-        return stacked(lambda face: tuple(np.linalg.svd(face, full_matrices=False)), faces)
+        return stacked(lambda face: tuple(xp.linalg.svd(face, full_matrices=False)), faces)
 
-    qr: Any = lambda faces: stacked(lambda face: tuple(np.linalg.qr(face)), faces)  # noqa: E731
-    pinv: Any = lambda faces: stacked(lambda face: np.linalg.pinv(face, rtol=RTOL), faces)  # noqa: E731
-    return _work(np, operation, A, forward, inverse, svd, qr, pinv)
+    qr: Any = lambda faces: stacked(lambda face: tuple(xp.linalg.qr(face)), faces)  # noqa: E731
+    pinv: Any = lambda faces: stacked(lambda face: xp.linalg.pinv(face, RTOL), faces)  # noqa: E731
+    return _work(xp, operation, A, forward, inverse, svd, qr, pinv)
 
 
-def pytorch(operation: str, transform: str, **shape: int) -> Work:
+def pytorch(operation: str, transform: str, device: str, **shape: int) -> Work:
     """PyTorch's batched calls."""
     import torch
 
-    A = torch.from_numpy(tensor(**shape))
-    forward, inverse = _transforms(torch, transform, shape["n"])
-    torch.set_grad_enabled(False)
-    return _work(
-        torch,
-        operation,
-        A,
-        forward,
-        inverse,
-        lambda faces: torch.linalg.svd(faces, full_matrices=False),
-        torch.linalg.qr,
-        lambda faces: [torch.linalg.pinv(faces, rtol=RTOL)],
-    )
+    A = torch.tensor(tensor(**shape), device=device)
+    forward, inverse = _transforms(torch, transform, shape["n"], device=device)
+
+    def svd(faces: Any) -> Any:
+        return torch.linalg.svd(faces, full_matrices=False)
+
+    def pinv(faces: Any) -> Any:
+        return [torch.linalg.pinv(faces, rtol=RTOL)]
+
+    work = _work(torch, operation, A, forward, inverse, svd, torch.linalg.qr, pinv)
+    return torch_work(*map(torch.inference_mode(), work), device)
 
 
-def _transforms(xp: Any, transform: str, n: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _transforms(
+    xp: Any, transform: str, n: int, **place: str
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     if transform == "fft":
         return lambda A: xp.fft.fft(A, n, 0), lambda A: xp.fft.ifft(A, n, 0).real
-    M = xp.asarray(dct_matrix(n))
+    M = xp.asarray(dct_matrix(n), **place)
     return (
         lambda A: (M @ A.reshape(n, -1)).reshape(A.shape),
         lambda A: (M.T @ A.reshape(n, -1)).reshape(A.shape),
     )
 
 
-def _work(xp: Any, operation: str, A: Any, forward: Any, inverse: Any, svd: Any, qr: Any, pinv: Any) -> Work:
-    """The operation by these functions of faces."""
+def _work(
+    xp: Any, operation: str, A: Any, forward: Any, inverse: Any, svd: Any, qr: Any, pinv: Any
+) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
+    """The operation by these functions of faces, and its answer."""
 
     def t_svd() -> Any:
         U, s, Vh = svd(forward(A))
@@ -124,18 +142,18 @@ def _work(xp: Any, operation: str, A: Any, forward: Any, inverse: Any, svd: Any,
         return inverse((U * xp.clip(s - t, 0, None)[..., None, :]) @ Vh)
 
     def largest() -> Any:
-        return max(svd(forward(A))[1].reshape(-1))
+        return svd(forward(A))[1].max()
 
     match operation:
         case "svd":
-            return Work(t_svd, lambda: [np.asarray(t_svd()[1])])
+            return t_svd, lambda: [t_svd()[1]]
         case "qr":
-            return Work(t_qr, lambda: [np.asarray(abs(forward(t_qr()[1])))])
+            return t_qr, lambda: [abs(forward(t_qr()[1]))]
         case "pinv":
-            return Work(t_pinv, lambda: [np.asarray(t_pinv())])
+            return t_pinv, lambda: [t_pinv()]
         case _:
             pca = _robust_pca(xp, A, max(A.shape[-2:]), threshold, largest)
-            return Work(pca, lambda: [np.asarray(pca())])
+            return pca, lambda: [pca()]
 
 
 def _robust_pca(xp: Any, A: Any, side: int, threshold: Any, largest: Any) -> Callable[[], Any]:
@@ -245,16 +263,28 @@ def _sizes() -> dict[str, dict[str, Any]]:
     return sizes
 
 
+def _for_a_gpu() -> dict[str, dict[str, Any]]:
+    """Thousands of small faces, and tens of large ones."""
+    return {
+        f"{operation}, {side}×{side}, {n} faces, DCT": {"operation": operation, "transform": "dct"}
+        | {"rows": side, "columns": side, "n": n}
+        for side, n in ((16, 4096), (512, 32))
+        for operation in ("svd", "qr", "pinv")
+    }
+
+
 CASE = Case(
     name="factorisations",
     title="Factorisations of float64 tensors, from tensor to tensors; robust PCA by the iteration",
     sizes=_sizes(),
+    cuda_sizes=_for_a_gpu(),
     peers={
-        "cutnn": Peer("cutnn", cutnn),
-        "NumPy loop": Peer("numpy", loop),
+        **ours(cutnn),
+        "NumPy loop": Peer("numpy", loop, devices=("cpu",)),
+        "CuPy loop": Peer("cupy", cupy_loop, devices=("cuda",)),
         "PyTorch, batched": Peer("torch", pytorch),
-        "mprod-package": Peer("mprod-package", mprod),
-        "tred": Peer("tred", tred),
+        "mprod-package": Peer("mprod-package", mprod, devices=("cpu",)),
+        "tred": Peer("tred", tred, devices=("cpu",)),
     },
     targets={
         "*": [
@@ -262,11 +292,14 @@ CASE = Case(
             Target("PyTorch, batched", 1.0, "not slower than PyTorch's batched calls"),
             Target("mprod-package", 3.0, "at least 3× faster than mprod-package"),
             Target("tred", 3.0, "at least 3× faster than tred"),
+            Target("PyTorch, batched", 1.0, "not slower than PyTorch's batched calls", device="cuda"),
+            Target("CuPy loop", 10.0, "at least 10× faster than a CuPy loop", device="cuda"),
         ],
     },
     operations=_operations,
     quick_sizes=5,
     quick_rounds=3,
     rounds=5,
+    seconds=65,
     tolerance=1e-6,
 )

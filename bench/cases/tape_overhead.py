@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from bench.case import Case, Peer, Target, Work
+from bench.libraries import cutnn_work, torch_work
+from bench.ours import ours
 
 LINKS = 100
 
@@ -41,14 +43,14 @@ def cutnn(function: str, order: int) -> Work:
     import cutnn as ct
 
     f = FUNCTIONS[function]
-    arrays = inputs(function)
+    arrays = ct.to_device(inputs(function))
     if order == 1:
         gradient = ct.grad(lambda x, w, b: f(ct, x, w, b), argnums=(0, 1, 2))
-        return Work(lambda: gradient(*arrays), lambda: gradient(*arrays))
+        return cutnn_work(lambda: gradient(*arrays))
     x, w, b = arrays
     slope = ct.grad(lambda x: f(ct, x, w, b))
     twice = ct.grad(lambda x: ct.sum(slope(x)))
-    return Work(lambda: twice(x), lambda: [twice(x)])
+    return cutnn_work(lambda: twice(x), lambda: [twice(x)])
 
 
 def autograd(function: str, order: int) -> Work:
@@ -66,11 +68,11 @@ def autograd(function: str, order: int) -> Work:
     return Work(lambda: twice(x), lambda: [twice(x)])
 
 
-def pytorch(function: str, order: int) -> Work:
+def pytorch(function: str, order: int, device: str) -> Work:
     import torch
 
     f = FUNCTIONS[function]
-    x, w, b = (torch.tensor(a, requires_grad=True) for a in inputs(function))
+    x, w, b = (torch.tensor(a, device=device, requires_grad=True) for a in inputs(function))
 
     def once() -> Any:
         return torch.autograd.grad(f(torch, x, w, b), (x, w, b))
@@ -82,7 +84,7 @@ def pytorch(function: str, order: int) -> Work:
         return torch.autograd.grad(slope.sum(), x)
 
     call = once if order == 1 else twice
-    return Work(call, lambda: [g.numpy() for g in call()])
+    return torch_work(call, call, device)
 
 
 CASE = Case(
@@ -94,18 +96,20 @@ CASE = Case(
         "elementwise, 3, second order": {"function": "elementwise", "order": 2},
     },
     peers={
-        "cutnn": Peer("cutnn", cutnn),
-        "HIPS autograd": Peer("autograd", autograd),
+        **ours(cutnn),
+        "HIPS autograd": Peer("autograd", autograd, devices=("cpu",)),
         "PyTorch": Peer("torch", pytorch),
     },
     targets={
         size: [
-            Target("HIPS autograd", 3.5, "at least 3.5× less than HIPS autograd"),
-            Target("PyTorch", 1.3, "at least 1.3× less than PyTorch"),
+            Target("HIPS autograd", 4.0, "at most a quarter of HIPS autograd"),
+            Target("PyTorch", 1.5, "at least 1.5× less than PyTorch"),
         ]
         for size in ("elementwise, 3", "matrices, 4×4")
     },
     operations=lambda function, order: _OPERATIONS[function],
     unit="µs",
     tolerance=1e-10,
+    rounds=15,
+    seconds=20,
 )

@@ -24,6 +24,18 @@ def star_product(A: Tensor, B: Tensor, M: Tensor) -> Tensor:
     return mode_product(mode_product(A, M) @ mode_product(B, M), M.T)
 
 
+def star_product_over(A: Tensor, B: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """A ★ B of order p, (*batch, *tubes, l, m), by one orthogonal matrix for each axis of the tubes."""
+    hats = (_all_modes(X, matrices) for X in (A, B))
+    return _all_modes(torch.matmul(*hats), [M.T for M in matrices])
+
+
+def _all_modes(X: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    for axis, M in enumerate(matrices, start=X.ndim - 2 - len(matrices)):
+        X = (M @ X.reshape(*X.shape[:axis], len(M), -1)).reshape(X.shape)
+    return X
+
+
 def t_product(A: Tensor, B: Tensor) -> Tensor:
     """The t-product of real tensors, by half spectra."""
     return torch.fft.irfft(torch.fft.rfft(A, dim=0) @ torch.fft.rfft(B, dim=0), n=len(A), dim=0)
@@ -46,12 +58,15 @@ class Network:
     `layers` as in `torch_tubes_last.Network`: (n, out, in) and (n, out, 1), or (out, n·in) and `out` numbers.
     """
 
-    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any) -> None:
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, device: str = "cpu") -> None:
         dtype = torch.from_numpy(np.asarray(layers[0][0])).dtype
-        self.M = torch.tensor(np.asarray(M)).to(dtype)
+        self.M = torch.tensor(np.asarray(M), dtype=dtype, device=device)
         self.bias_shapes = [np.shape(bias) for _, bias in layers]
         self.layers = [
-            (_parameter(weight), _parameter(bias if np.ndim(weight) == 3 else np.reshape(bias, (-1, 1))))
+            (
+                _parameter(weight, device),
+                _parameter(bias if np.ndim(weight) == 3 else np.reshape(bias, (-1, 1)), device),
+            )
             for weight, bias in layers
         ]
 
@@ -82,13 +97,17 @@ class Network:
             return functional.cross_entropy(Y.T, labels)
         return tubal_cross_entropy(Y, labels, self.M)
 
+    def loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss on images (samples, rows, columns) and their labels: what `torch.compile` is given."""
+        return self.loss(self(self.tensor(images)), labels)
+
     def predict(self, Y: Tensor) -> Tensor:
         return Y.argmax(0) if self.has_dense_head else tubal_scores(Y, self.M).argmax(0)
 
     def faces_first(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The layers as NumPy arrays of the shapes they came in."""
         return [
-            (weight.detach().numpy(), bias.detach().numpy().reshape(shape))
+            (weight.detach().cpu().numpy(), bias.detach().cpu().numpy().reshape(shape))
             for (weight, bias), shape in zip(self.layers, self.bias_shapes, strict=True)
         ]
 
@@ -98,22 +117,29 @@ class Network:
         return star_product(weight, X, self.M) + bias
 
 
+class Autoencoder(Network):
+    """t-linear layers there and back, tanh between; the error is that of the squares over an image."""
+
+    def loss(self, Y: Tensor, images: Tensor) -> Tensor:
+        return ((Y - self.tensor(images)) ** 2).sum() / len(images)
+
+
 class HamiltonianNetwork(Network):
     """Leapfrog steps and a linear head, as in `torch_tubes_last.HamiltonianNetwork`."""
 
-    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float) -> None:
-        super().__init__(layers, M)
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu") -> None:
+        super().__init__(layers, M, device)
         self.h = h
 
     def __call__(self, Y: Tensor) -> Tensor:
         """Class tubes, or logits, of a tensor (n, rows, samples)."""
         *steps, head = self.layers
-        Z = torch.zeros(1, dtype=Y.dtype)
+        Z = torch.zeros(1, dtype=Y.dtype, device=Y.device)
         for K, B in steps:
             Z = Z - self.h * torch.tanh(star_product(K.mT, Y, self.M) + B)
             Y = Y + self.h * torch.tanh(star_product(K, Z, self.M) + B)
         return self._linear(*head, Y)
 
 
-def _parameter(x: Any) -> Tensor:
-    return torch.tensor(np.ascontiguousarray(x), requires_grad=True)
+def _parameter(x: Any, device: str) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(x), device=device, requires_grad=True)

@@ -31,6 +31,19 @@ def star_product(A: Tensor, B: Tensor, M: Tensor) -> Tensor:
     return mode_product(facewise(mode_product(A, M), mode_product(B, M)), M.T)
 
 
+def star_product_over(A: Tensor, B: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """A ★ B of order p, (*batch, l, m, *tubes), by one orthogonal matrix for each axis of the tubes."""
+    there, back = tuple(range(-len(matrices) - 2, -len(matrices))), (-2, -1)
+    faces = (_all_modes(X, matrices).movedim(there, back) for X in (A, B))
+    return _all_modes(torch.matmul(*faces).movedim(back, there), [M.T for M in matrices])
+
+
+def _all_modes(X: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    for axis, M in enumerate(matrices, start=-len(matrices)):
+        X = (X.transpose(axis, -1) @ M.T).transpose(axis, -1)
+    return X
+
+
 def t_product(A: Tensor, B: Tensor) -> Tensor:
     """The t-product of real tensors, by half spectra."""
     product = facewise(torch.fft.rfft(A, dim=-1), torch.fft.rfft(B, dim=-1))
@@ -55,12 +68,14 @@ class Network:
     (out, n·in) and any shape of `out` numbers of a dense one. M is orthogonal, (n, n).
     """
 
-    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any) -> None:
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, device: str = "cpu") -> None:
         dtype = torch.from_numpy(np.asarray(layers[0][0])).dtype
-        self.M = torch.tensor(np.asarray(M)).to(dtype)
+        self.M = torch.tensor(np.asarray(M), dtype=dtype, device=device)
         self.n = len(M)
         self.shapes = [(np.shape(weight), np.shape(bias)) for weight, bias in layers]
-        self.layers = [self._tubes_last(np.asarray(weight), np.asarray(bias)) for weight, bias in layers]
+        self.layers = [
+            self._tubes_last(np.asarray(weight), np.asarray(bias), device) for weight, bias in layers
+        ]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -89,6 +104,10 @@ class Network:
             return functional.cross_entropy(Y, labels)
         return tubal_cross_entropy(Y, labels, self.M)
 
+    def loss_of(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss on images (samples, rows, columns) and their labels: what `torch.compile` is given."""
+        return self.loss(self(self.tensor(images)), labels)
+
     def predict(self, Y: Tensor) -> Tensor:
         return Y.argmax(1) if self.has_dense_head else tubal_scores(Y, self.M).argmax(0)
 
@@ -104,14 +123,21 @@ class Network:
             return functional.linear(X.transpose(0, 1).reshape(X.shape[1], -1), weight, bias)
         return star_product(weight, X, self.M) + bias
 
-    def _tubes_last(self, weight: np.ndarray, bias: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _tubes_last(self, weight: np.ndarray, bias: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
         if weight.ndim == 3:
             weight, bias = weight.transpose(1, 2, 0), bias.transpose(1, 2, 0)
         else:  # columns: tube after tube here, face after face there
             classes = weight.shape[0]
             weight = weight.reshape(classes, self.n, -1).transpose(0, 2, 1).reshape(classes, -1)
             bias = bias.reshape(classes)
-        return _parameter(weight), _parameter(bias)
+        return _parameter(weight, device), _parameter(bias, device)
+
+
+class Autoencoder(Network):
+    """t-linear layers there and back, tanh between; the error is that of the squares over an image."""
+
+    def loss(self, Y: Tensor, images: Tensor) -> Tensor:
+        return ((Y - self.tensor(images)) ** 2).sum() / len(images)
 
 
 class HamiltonianNetwork(Network):
@@ -120,26 +146,26 @@ class HamiltonianNetwork(Network):
     `layers` holds (K, B) of each step, (n, width, width) and (n, 1, 1), faces first, and then the head.
     """
 
-    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float) -> None:
-        super().__init__(layers, M)
+    def __init__(self, layers: Sequence[tuple[Any, Any]], M: Any, h: float, device: str = "cpu") -> None:
+        super().__init__(layers, M, device)
         self.h = h
 
     def __call__(self, Y: Tensor) -> Tensor:
         """Class tubes, or logits, of a tensor (rows, samples, n)."""
         *steps, head = self.layers
-        Z = torch.zeros(1, dtype=Y.dtype)
+        Z = torch.zeros(1, dtype=Y.dtype, device=Y.device)
         for K, B in steps:
             Z = Z - self.h * torch.tanh(star_product(K.transpose(0, 1), Y, self.M) + B)
             Y = Y + self.h * torch.tanh(star_product(K, Z, self.M) + B)
         return self._linear(*head, Y)
 
 
-def _parameter(x: np.ndarray) -> Tensor:
-    return torch.tensor(np.ascontiguousarray(x), requires_grad=True)
+def _parameter(x: np.ndarray, device: str) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(x), device=device, requires_grad=True)
 
 
 def _back(x: Tensor, n: int) -> np.ndarray:
-    array = x.detach().numpy()
+    array = x.detach().cpu().numpy()
     if array.ndim == 3:
         return array.transpose(2, 0, 1)
     if array.ndim == 2:

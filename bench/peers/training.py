@@ -13,10 +13,10 @@ def adam(network: Any, lr: float = 1e-2, weight_decay: float = 1e-4, **options: 
     return torch.optim.Adam(network.parameters, lr=lr, weight_decay=weight_decay, **options)
 
 
-def step(network: Any, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> Tensor:
-    """One training step on images (samples, rows, columns); returns the loss before it."""
+def step(network: Any, optimizer: torch.optim.Optimizer, *batch: Tensor) -> Tensor:
+    """One training step on images (samples, rows, columns) and labels; returns the loss before it."""
     optimizer.zero_grad()
-    loss = network.loss(network(network.tensor(images)), labels)
+    loss: Tensor = network.loss_of(*batch)
     loss.backward()
     optimizer.step()
     return loss.detach()
