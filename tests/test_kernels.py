@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cutnn import optim
+from cutnn.array._batched import launch
 from cutnn.optim import optimizers
 
 WEIGHT = np.zeros(3)
@@ -75,3 +76,12 @@ def test_optimizer_kernel_compiles(nvrtc, name, kind, architecture):
 def test_a_wrong_kernel_is_noticed(nvrtc):
     with pytest.raises(pytest.fail.Exception, match="unknown"):
         compile_to_ptx(nvrtc, source(KERNELS["SGD"], "float").replace("p -= lr", "p -= unknown"), "80")
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("lanes", [4, 32])
+@pytest.mark.parametrize("kind", launch.KINDS)
+@pytest.mark.parametrize("name", ["householder", "jacobi"])
+def test_factorisation_kernel_compiles(nvrtc, name, kind, lanes, architecture):
+    ptx = compile_to_ptx(nvrtc, launch.source(name, kind, lanes), architecture)
+    assert f".entry {name}(" in ptx and f"sm_{architecture}" in ptx
