@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cutnn import optim
+from cutnn.array._batched import launch
 from cutnn.array._fused import on_cuda
 from tests import cuda_on_host
 from tests.array import test_fused
@@ -145,3 +146,12 @@ def test_a_wrong_kernel_is_noticed(nvrtc):
     library, _ = kernel_of(OPTIMIZERS["SGD"], "f4", scaled=False)
     with pytest.raises(pytest.fail.Exception, match="unknown"):
         compile_to_ptx(nvrtc, library.text.replace("= x0 - ", "= x0 - unknown * "), "80")
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("lanes", [4, 32])
+@pytest.mark.parametrize("kind", launch.KINDS)
+@pytest.mark.parametrize("name", ["householder", "jacobi"])
+def test_factorisation_kernel_compiles(nvrtc, name, kind, lanes, architecture):
+    ptx = compile_to_ptx(nvrtc, launch.source(name, kind, lanes), architecture)
+    assert f".entry {name}(" in ptx and f"sm_{architecture}" in ptx

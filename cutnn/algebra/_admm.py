@@ -28,7 +28,7 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.algebra._faces import Faces
-from cutnn.array._faces_pool import FLOPS, by_faces
+from cutnn.array._faces_pool import FLOPS, by_faces, linalg
 from cutnn.array._products import adjoint
 from cutnn.device import namespace, to_host
 
@@ -350,7 +350,7 @@ class _Step:
 def _by_svd(faces: Any, t: float) -> tuple[Any, Any]:
     """Matrices with singular values max(σ - t, 0), and these."""
     xp = namespace(faces)
-    U, s, Vh = xp.linalg.svd(faces, full_matrices=False)
+    U, s, Vh = linalg("svd", faces, full_matrices=False)
     s = xp.maximum(s - t, 0)
     return (U * s[..., None, :]) @ Vh, s
 
@@ -362,7 +362,7 @@ def _by_gram(faces: Any, t: float) -> tuple[Any, Any]:
     """
     xp, wide = namespace(faces), faces.shape[-2] < faces.shape[-1]
     A = adjoint(faces) if wide else faces
-    squares, V = xp.linalg.eigh(adjoint(A) @ A)
+    squares, V = linalg("eigh", adjoint(A) @ A)
     s = xp.sqrt(xp.maximum(squares, 0))
     shrunk = xp.maximum(s - t, 0)
     W = (V * (shrunk / xp.maximum(s, t))[..., None, :]) @ adjoint(V)

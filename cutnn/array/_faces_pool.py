@@ -25,6 +25,7 @@ from typing import Any
 import numpy
 
 from cutnn._cores import everywhere, one_thread, openblas
+from cutnn.array import _batched
 from cutnn.device import namespace, opaque
 
 # Of l × m matrices, times l m min(l, m): what LAPACK takes about (Golub and Van Loan 2013), to tell what is small.
@@ -36,7 +37,9 @@ _PIECES = 4  # that a thread takes one after the other: on a busy machine one ma
 
 
 def linalg(name: str, *arrays: Any, **options: Any) -> Any:
-    """The function of that name of the library that owns the arrays, by the cores."""
+    """The function of that name of the library that owns the arrays, by the cores, or by the blocks of a GPU."""
+    if len(arrays) == 1 and (answer := _batched.linalg(name, *arrays, **options)) is not None:
+        return answer
     function = getattr(namespace(*arrays).linalg, name)
     return by_faces(functools.partial(function, **options), FLOPS[name], *arrays)
 

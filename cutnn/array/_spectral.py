@@ -301,7 +301,7 @@ def _inverse_by_qr(x: Any) -> Any:
     xp = namespace(x)
     if x.shape[-2] == x.shape[-1]:
         return xp.linalg.inv(x)
-    q, r = xp.linalg.qr(x)
+    q, r = linalg("qr", x)
     return xp.linalg.inv(r) @ adjoint(q)
 
 
