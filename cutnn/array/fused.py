@@ -30,8 +30,9 @@ from cutnn.array._fused import on_cuda, on_numba, on_numpy
 from cutnn.array._fused.derive import Derivation, Program, Static, derive, pair
 from cutnn.array._fused.graph import Node, UnfusableError
 from cutnn.array._fused.shapes import Shape, node_shapes
-from cutnn.device import namespace
+from cutnn.device import is_numpy, namespace, opaque
 from cutnn.tape import Traced
+from cutnn.tape.operations import placed
 from cutnn.tape.record import Tape, innermost
 
 __all__ = ["InPlace", "fuse", "is_elementwise", "is_on"]
@@ -146,7 +147,8 @@ class _Fused:
             traced = tuple([i for i, a in enumerate(args) if type(a) is Traced and a.tape is tape])
             derivation = self._derive([_kind(x) for x in values], traced)
             if derivation is not None:
-                kernel = _kernel(derivation, traced, [getattr(x, "shape", None) for x in values], xp)
+                given = [getattr(x, "shape", None) for x in values]
+                kernel = _kernel(self.__name__, derivation, traced, given, xp)
             self._kernels[key] = kernel
         return kernel
 
@@ -241,16 +243,19 @@ def _library(values: Sequence[Any]) -> Any:
         xp = namespace(*arrays)
     except TypeError:
         return None
+    xp = getattr(xp, "records", xp)  # arrays of a step that is captured go where those of their library go
     if xp is numpy:
-        plain = all(type(x) is numpy.ndarray or isinstance(x, numpy.generic) for x in arrays)
-        return xp if plain and any(type(x) is numpy.ndarray for x in arrays) else None
+        plain = all(is_numpy(x) or isinstance(x, numpy.generic) for x in arrays)
+        return xp if plain and any(is_numpy(x) for x in arrays) else None
     return xp if hasattr(xp, "ElementwiseKernel") else None
 
 
 # ------------------------------------------------------------------------------------------------- kernels
 
 
-def _kernel(derivation: Derivation, traced: tuple[int, ...], given: Sequence[Any], xp: Any) -> _Kernel | None:
+def _kernel(
+    name: str, derivation: Derivation, traced: tuple[int, ...], given: Sequence[Any], xp: Any
+) -> _Kernel | None:
     """The kernels for arguments of these shapes; None where the results have not all the shape of the first."""
     inputs = [a for a in derivation.arguments if a is not None and a.op == "input"]
     program = Program(inputs, derivation.results)
@@ -263,7 +268,7 @@ def _kernel(derivation: Derivation, traced: tuple[int, ...], given: Sequence[Any
         return None
     shapes |= {node: tuple(given[node.value]) for node in inputs}
     try:
-        return _Kernel(derivation, traced, shapes, shape, _compiler(xp))
+        return _Kernel(name, derivation, traced, shapes, shape, _compiler(xp))
     except UnfusableError:  # an operation that the library has no kernel for
         return None
 
@@ -273,7 +278,7 @@ def _compiler(xp: Any) -> Any:
 
 
 def _on_cpu(program: Program, shapes: Sequence[Shape], whole: Shape) -> Any:
-    return on_numba.compiled(program, shapes, whole) or on_numpy.compiled(program, shapes, whole)
+    return opaque(on_numba.compiled(program, shapes, whole) or on_numpy.compiled(program, shapes, whole))
 
 
 class _Kernel:
@@ -281,6 +286,7 @@ class _Kernel:
 
     def __init__(
         self,
+        name: str,
         derivation: Derivation,
         traced: tuple[int, ...],
         shapes: dict[Node, Shape],
@@ -289,6 +295,7 @@ class _Kernel:
     ) -> None:
         inputs = [a for a in derivation.arguments if a is not None and a.op == "input"]
         numbers = [a for a in derivation.arguments if a is not None and a.op == "number"]
+        self.__name__ = name
         self.single, self.traced = derivation.single, traced
         self.dtype = derivation.results[0].dtype
         self.positions = [node.value for node in numbers]
@@ -310,13 +317,16 @@ class _Kernel:
             self.run_back = compiler(self.backward, of_leaf, shape)
 
     def call(self, values: Sequence[Any]) -> Any:
-        given = [values[i] for i in self.positions]
-        results = self.run([values[i] for i in self.arrays], self.uniforms(*given))
+        results = self.results(values, [values[i] for i in self.positions])
         return results[0] if self.single else tuple(results)
+
+    def results(self, values: Sequence[Any], given: Sequence[float]) -> Sequence[Any]:
+        """What the forward kernel makes of the arguments and the numbers among them."""
+        return self.run([values[i] for i in self.arrays], self.uniforms(*given))
 
     def record(self, tape: Tape, args: Sequence[Any], values: Sequence[Any]) -> Any:
         given = [values[i] for i in self.positions]
-        results = self.run([values[i] for i in self.arrays], self.uniforms(*given))
+        results = self.results(values, given)
         saved: tuple[Any, ...] = ()
         if self.backward is not None:
             read = [*results, *[values[i] for i in self.needed]]
@@ -338,6 +348,9 @@ class _Kernel:
             None if place is None else fit(g if place < 0 else parts[place], *form)
             for place, form in zip(self.places, self.forms, strict=True)
         ]
+
+
+placed(_Kernel, "results", name=lambda kernel, *_: kernel.__name__)
 
 
 def _interpreted(program: Program, leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:

@@ -68,4 +68,7 @@ def _chain(formula: Callable[..., Any], activation: Activation | None) -> Callab
         slope = slope if activation is None else activation(slope)
         return formula(-slope if negative else slope, *args)
 
+    chain.__name__ = " and ".join(
+        [getattr(f, "__name__", "?").strip("_") for f in (activation, formula) if f]
+    )
     return fuse(chain) if activation is None or is_elementwise(activation) else chain
