@@ -80,6 +80,8 @@ def parser(
     )
     if training:
         add("--epochs", type=whole(1, "a positive number of epochs"), help="instead of those of the preset")
+        precisions = ("float32", "tf32", "bfloat16", "float16", "float64")
+        add("--precision", default="float32", choices=precisions, help="of matrix products")
     add("--seeds", type=whole(0, "a seed, a whole number from 0"), nargs="+", default=[42], help="a run each")
     device = os.environ.get("CUTNN_DEVICE") or "auto"
     add("--device", default=device, help="auto, cpu, cuda or cuda:0; or set CUTNN_DEVICE")
@@ -100,15 +102,17 @@ def whole(least: int, what: str) -> Callable[[str], int]:
 
 
 def prepare(args: argparse.Namespace) -> Path:
-    """Set the device; the folder of these settings, `<out>/[<data>-]<preset>`, made where it was missing.
+    """Set device and precision; the folder of these settings, `<out>/[<data>-]<preset>`, made where it was missing.
 
-    A number of epochs that is not the preset's is part of its name, since those runs are others. Says at once
+    Epochs and a precision that are not the usual ones are part of its name, since those runs are others. Says at once
     when there will be no pictures. Raises Refused where nothing can be written.
     """
     with refusing():
         ct.set_device(args.device)
-    epochs = getattr(args, "epochs", None)
+    epochs, precision = getattr(args, "epochs", None), getattr(args, "precision", "float32")
+    ct.set_precision(precision)
     parts = [getattr(args, "data", None), args.preset, epochs and f"{epochs}-epochs"]
+    parts += [precision] if precision != "float32" else []
     folder = Path(args.out) / "-".join(filter(None, parts))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy
 
 from cutnn._cores import everywhere, one_thread, threads
-from cutnn.array import _mkl
+from cutnn.array import _mkl, _precision, _rounded
 
 _WORTH = 20_000_000
 """Multiplications from which the cores share a product.
@@ -37,7 +37,9 @@ _PARTS = 2  # that a core takes one after the other: on a busy machine one may b
 
 
 def matmul(x1: Any, x2: Any) -> Any:
-    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m)."""
+    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m), in the precision in force."""
+    if _precision.in_use and (precision := _precision.get_precision()) != "float32":
+        return _rounded.matmul(x1, x2, precision, matmul)
     if type(x1) is numpy.ndarray and x1.ndim > 1 < x2.ndim:
         work = x1.size * x2.shape[-1]
         if work >= _mkl.WORTH and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2)) is not None:
