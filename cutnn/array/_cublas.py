@@ -2,8 +2,10 @@
 
 While a CUDA graph is captured CuPy refuses cuBLAS: it asks at each call whether the stream is capturing. The library
 itself allows it, given a workspace of the caller's (cuBLAS documentation, section 2.1.9, CUDA graph support). And CuPy
-has no products of 16-bit operands with a float32 result, `REDUCED` here, nor bfloat16 at all. The library is the one that CuPy
-has loaded, called by ctypes: nothing more to install, and what a call costs the host is paid once, not per replay.
+has no products of 16-bit operands with a float32 result, `REDUCED` here, nor bfloat16 at all.
+
+The library is the one that CuPy has loaded, called by ctypes: nothing more to install, and what a call costs the host
+is paid once, not per replay.
 
 `calls_of` finds how a product of any strides is said to cuBLAS, and needs no GPU.
 """

@@ -17,7 +17,7 @@ sums and elementwise functions, `vecdot`, `einsum`, fast transforms, LAPACK's fa
 first derivatives (a derivative of those again is made of traced arrays, and follows), and `A @ B` of plain arrays,
 which is NumPy's or CuPy's own.
 
-A gradient is computed in the precision that is in force when it runs, which inside a `with` is that of the forward pass.
+A gradient is computed in the precision that is in force when it runs: inside a `with`, that of the forward pass too.
 
 Off costs nothing: `_gemm.matmul` looks at one number, `in_use`, and asks further where it is not 0.
 """
@@ -52,7 +52,7 @@ def precision(name: str) -> contextlib.AbstractContextManager[None]:
     >>> x = ct.asarray([[1.0, 1 / 3]], dtype=ct.float32)
     >>> with ct.precision("bfloat16"):
     ...     print(ct.matmul(x, x.T))
-    [[1.1114359]]
+    [[1.1115456]]
     >>> print(ct.matmul(x, x.T))
     [[1.1111112]]
     """

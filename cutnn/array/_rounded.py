@@ -56,10 +56,10 @@ def rounded(x: Any, name: str) -> Any:
     drop = _DROPPED[name]
     bits = _parts(x).view(numpy.uint32)
     tie_to_even = (bits >> drop) & 1
-    nearest = (bits + (2 ** (drop - 1) - 1) + tie_to_even) >> drop << drop
+    nearest = bits + (2 ** (drop - 1) - 1) + tie_to_even
     is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
     # A nan whose last bits are dropped could be an inf, and rounded up even a zero.
-    nearest = namespace(x).where(is_nan, bits | 0x00400000, nearest)
+    nearest = namespace(x).where(is_nan, bits | 0x00400000, nearest) >> drop << drop
     return nearest.view(x.dtype).reshape(x.shape)
 
 

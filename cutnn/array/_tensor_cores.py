@@ -1,8 +1,8 @@
 """Matrix products of 16-bit and tf32 operands on the GPU, accumulated in float32: cuBLAS, and the kernels before it.
 
-`_rounded.py` says what the formats are, and is what these are to agree with. Nothing waits for the GPU: the exponents of
-float16's scales are arrays of one entry there. bfloat16 costs a pass over each operand; float16 two, and one over the
-product; tf32 none, since cuBLAS rounds while it reads.
+`_rounded.py` says what the formats are, and is what these are to agree with. Nothing waits for the GPU: the exponents
+of float16's scales are arrays of one entry there. bfloat16 costs a pass over each operand; float16 two, and one over
+the product; tf32 none, since cuBLAS rounds while it reads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy
 from cutnn import device
 from cutnn.array._cublas import CuBLAS
 
-# The texts of the kernels: (inputs, outputs, body), and of the reduction (inputs, outputs, map, reduce, after, identity).
+# The texts of the kernels: inputs, outputs, body; of the reduction: inputs, outputs, map, reduce, after, identity.
 KERNELS = {
     "bfloat16": (
         "float32 x",
@@ -126,7 +126,7 @@ def _cublas(cupy: Any) -> CuBLAS:
     """cuBLAS on the current stream of this thread."""
     stream = cupy.cuda.get_current_stream()
     key = cupy.cuda.Device().id, stream.ptr
-    known = _handles.__dict__
+    known: dict[tuple[int, int], CuBLAS] = _handles.__dict__.setdefault("known", {})
     if key not in known:
         known[key] = CuBLAS(cupy, stream)
     return known[key]
