@@ -323,18 +323,50 @@ def test_what_is_broadcast_is_converted_once() -> None:
     np.testing.assert_array_equal(np.broadcast_to(_tensor_cores.lean(x), x.shape), x)
 
 
-def test_the_constants_are_those_of_the_library() -> None:
-    cupy = pytest.importorskip("cupy")
-    from cupy_backends.cuda.libs import cublas
+class FakeLibrary:
+    """Writes down what cuBLAS is given, and answers that all went well."""
 
-    kinds = types.SimpleNamespace(**{k: getattr(cupy.cuda.runtime, k) for k in ("CUDA_R_16F", "CUDA_R_32F")})
-    assert _cublas.REDUCED["float16", "float32"][:3] == (
-        kinds.CUDA_R_16F, kinds.CUDA_R_32F, cublas.CUBLAS_COMPUTE_32F
-    )  # fmt: skip
-    assert _cublas.REDUCED["bfloat16", "float32"][0] == cupy.cuda.runtime.CUDA_R_16BF
-    assert _cublas.REDUCED["tf32", "complex64"][:3] == (
-        cupy.cuda.runtime.CUDA_C_32F, cupy.cuda.runtime.CUDA_C_32F, cublas.CUBLAS_COMPUTE_32F_FAST_TF32
-    )  # fmt: skip
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self.calls.append((name, *args))
+
+
+class OnDevice(np.ndarray):
+    """An array with a pointer as CuPy's have it."""
+
+    @property
+    def data(self) -> Any:
+        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+
+
+# The numbers are those of library_types.h and cublas_api.h: CUDA_R_16F 2, CUDA_R_16BF 14, CUDA_R_32F 0, CUDA_C_32F 4;
+# CUBLAS_COMPUTE_32F 68, CUBLAS_COMPUTE_32F_FAST_TF32 77.
+@pytest.mark.parametrize(
+    "form, dtype, kinds, compute, result",
+    [
+        ("float16", np.float16, (2, 2, 0), 68, np.float32),
+        ("bfloat16", np.uint16, (14, 14, 0), 68, np.float32),
+        ("tf32", np.float32, (0, 0, 0), 77, np.float32),
+        ("tf32", np.complex64, (4, 4, 4), 77, np.complex64),
+    ],
+)
+def test_what_cublas_is_given(form: str, dtype: Any, kinds: Any, compute: int, result: Any) -> None:
+    blas = object.__new__(_cublas.CuBLAS)
+    blas._handle, blas._library = ctypes.c_void_p(), FakeLibrary()
+    blas._xp = types.SimpleNamespace(
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
+        ascontiguousarray=np.ascontiguousarray,
+    )
+    x1, x2 = np.ones((6, 4, 5), dtype).view(OnDevice)[:, 1:], np.ones((6, 5, 2), dtype).view(OnDevice)
+    out = blas.reduced(x1, x2, form)
+    assert out.shape == (6, 3, 2) and out.dtype == result
+    ((name, *args),) = blas._library.calls
+    numbers = [getattr(arg, "value", arg) for arg in args]
+    assert name == "cublasGemmStridedBatchedEx" and len(args) == 23
+    assert (numbers[8], numbers[12], numbers[17]) == kinds and numbers[21] == compute
+    assert (numbers[7], numbers[11], numbers[16]) == (x2.data.ptr, x1.data.ptr, out.data.ptr)
 
 
 @pytest.fixture(scope="module")
