@@ -14,6 +14,7 @@ from typing import Any as _Any
 
 from cutnn import algebra, array, data, device, nn, optim, plot, recording, tape, train
 from cutnn.array import *  # noqa: F403  the public names of the standard, listed in cutnn.array.__all__
+from cutnn.array._precision import get_precision, precision, set_precision
 from cutnn.device import (
     DeviceError,
     default_namespace,
@@ -77,6 +78,7 @@ __all__ = [
     "device",
     "device_of",
     "get_device",
+    "get_precision",
     "grad",
     "hessian",
     "hvp",
@@ -86,10 +88,12 @@ __all__ = [
     "nn",
     "optim",
     "plot",
+    "precision",
     "primitive",
     "profile",
     "recording",
     "set_device",
+    "set_precision",
     "show_config",
     "stop_gradient",
     "synchronize",

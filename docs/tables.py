@@ -6,7 +6,7 @@ A table stands below a comment that says where its numbers come from:
 
 names columns of the file, with a format for numbers and, after "=", another heading. Rows that agree in all columns
 with no format or a whole-number one ("d") are one line; their other numbers become mean ± deviation over those rows,
-which are the seeds. Several files, joined by " + ", are one table.
+which are the seeds. Several files, joined by " + ", are one table, in which `file` is the name of each without ".csv".
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ PAGES = tuple(
         "docs/transforms.md",
         "docs/learned_transform/README.md",
         "docs/low_rank.md",
+        "docs/precision.md",
         "docs/hyperspectral/README.md",
     )
 )
@@ -65,6 +66,7 @@ def table(files: list[str], columns: str) -> str:
     for file in files:
         with (ROOT / file).open(newline="") as lines:
             for row in csv.DictReader(lines):
+                row["file"] = Path(file).stem
                 key = tuple(row[name] for name, form, _ in chosen if not form or form.endswith("d"))
                 groups.setdefault(key, []).append(row)
     lines = [[heading for *_, heading in chosen], ["---:" if form else "---" for _, form, _ in chosen]]

@@ -32,6 +32,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def parser(
         add("--data", default=data_choices[0], choices=data_choices, help="the data set")
         add("--root", default="data", help="folder in which the data sets lie")
         add("--download", action="store_true", help="download the data through torchvision")
+        add("--images", type=whole(1, "a positive number of images"), help="train on that many, the first")
     add("--preset", default=default_preset, choices=list(presets), help="the settings")
     add(
         "--algebra",
@@ -80,6 +82,8 @@ def parser(
     )
     if training:
         add("--epochs", type=whole(1, "a positive number of epochs"), help="instead of those of the preset")
+        precisions = ("float32", "tf32", "bfloat16", "float16", "float64")
+        add("--precision", default="float32", choices=precisions, help="of matrix products")
     add("--seeds", type=whole(0, "a seed, a whole number from 0"), nargs="+", default=[42], help="a run each")
     device = os.environ.get("CUTNN_DEVICE") or "auto"
     add("--device", default=device, help="auto, cpu, cuda or cuda:0; or set CUTNN_DEVICE")
@@ -100,15 +104,19 @@ def whole(least: int, what: str) -> Callable[[str], int]:
 
 
 def prepare(args: argparse.Namespace) -> Path:
-    """Set the device; the folder of these settings, `<out>/[<data>-]<preset>`, made where it was missing.
+    """Set device and precision; the folder of these settings, `<out>/[<data>-]<preset>`, made where it was missing.
 
-    A number of epochs that is not the preset's is part of its name, since those runs are others. Says at once
-    when there will be no pictures. Raises Refused where nothing can be written.
+    Epochs, images and a precision that are not the usual ones are part of its name, since those runs are others.
+    Says at once when there will be no pictures. Raises Refused where nothing can be written.
     """
     with refusing():
         ct.set_device(args.device)
-    epochs = getattr(args, "epochs", None)
+    epochs, precision = getattr(args, "epochs", None), getattr(args, "precision", "float32")
+    ct.set_precision(precision)
+    images = getattr(args, "images", None)
     parts = [getattr(args, "data", None), args.preset, epochs and f"{epochs}-epochs"]
+    parts += [f"{images}-images"] if images else []
+    parts += [precision] if precision != "float32" else []
     folder = Path(args.out) / "-".join(filter(None, parts))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,6 +141,10 @@ def load(args: argparse.Namespace) -> data.Dataset:
             dataset = data.load(args.data, root=args.root, download=args.download)
         except FileNotFoundError as error:
             raise Refused(f"{error} Here: --download fetches it, --root names another folder.") from error
+    if args.images:
+        split = dataset.train
+        first = {"images": split.images[: args.images], "labels": split.labels[: args.images]}
+        dataset = replace(dataset, train=replace(split, **first))
     return dataset if ct.get_device() == "cpu" else dataset.to_device()
 
 

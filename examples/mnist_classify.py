@@ -171,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = prepare(args)
     dataset = load(args)
     preset = PRESETS[args.preset]
+    preset = replace(preset, networks=tuple(args.networks or preset.networks))
     preset = replace(preset, epochs=args.epochs or preset.epochs * (2 if args.data == "digits" else 1))
     sizes = SWEEP.get(args.data, SWEEP["mnist"]) if args.sweep else (len(dataset.train),)
     print(
@@ -295,6 +296,9 @@ def _arguments(argv: Sequence[str] | None) -> Any:
     options = parser(__doc__, PRESETS, "better", "mnist_classify", ("digits", "mnist", "fashion-mnist"))
     options.add_argument(
         "--sweep", action="store_true", help="accuracy against the number of training images"
+    )
+    options.add_argument(
+        "--networks", nargs="+", choices=[*REFERENCE, "deep t-NN"], help="instead of those of the preset"
     )
     return options.parse_args(argv)
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/precision.md",
     "docs/transforms.md",
     "docs/learned_transform/README.md",
     "docs/hyperspectral/README.md",

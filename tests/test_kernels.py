@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cutnn import optim
+from cutnn.array import _tensor_cores
 from cutnn.array._batched import launch
 from cutnn.array._fused import on_cuda
 from tests import cuda_on_host
@@ -155,3 +156,32 @@ def test_a_wrong_kernel_is_noticed(nvrtc):
 def test_factorisation_kernel_compiles(nvrtc, name, kind, lanes, architecture):
     ptx = compile_to_ptx(nvrtc, launch.source(name, kind, lanes), architecture)
     assert f".entry {name}(" in ptx and f"sm_{architecture}" in ptx
+
+
+def precision_source() -> str:
+    """The kernels of reduced precision; the reduction as CuPy composes it, of two entries."""
+    _, _, mapped, reduced, after, _ = _tensor_cores.SCALE
+    arguments = {
+        "bfloat16": ("const float& x = p[i]; unsigned short& y = q[i];", "const float* p, unsigned short* q"),
+        "float16": ("const float& x = p[i]; float& y = q[i];", "const float* p, const int* k, float* q"),
+        "unscale": ("float& y = q[i];", "const int* k1, const int* k2, float* q"),
+    }
+    texts = [
+        f'extern "C" __global__ void cutnn_{name}({given}) {{ int i = threadIdx.x; {entries} '
+        f"{_tensor_cores.KERNELS[name][2]} }}"
+        for name, (entries, given) in arguments.items()
+    ]
+    texts.append(
+        "__device__ float mapped(float x) { return "
+        + mapped
+        + "; }\n"
+        + 'extern "C" __global__ void cutnn_scale(const float* p, int* q) { '
+        + f"float a = mapped(p[0]), b = mapped(p[1]); a = {reduced}; int& k = q[0]; {after}; }}"
+    )
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_precision_kernels_compile(nvrtc, architecture):
+    ptx = compile_to_ptx(nvrtc, precision_source(), architecture)
+    assert all(f"cutnn_{name}" in ptx for name in (*_tensor_cores.KERNELS, "scale"))

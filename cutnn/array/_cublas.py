@@ -1,8 +1,11 @@
-"""Matrix products on the GPU while a CUDA graph is captured: cuBLAS by its C interface, with a handle of our own.
+"""Matrix products on the GPU by cuBLAS's C interface, with a handle of our own.
 
-CuPy refuses cuBLAS then: it asks at each call whether the stream is capturing. The library itself allows it, given a
-workspace of the caller's (cuBLAS documentation, section 2.1.9, CUDA graph support). The library is the one that CuPy
-has loaded, called by ctypes: nothing more to install, and what a call costs the host is paid once, not per replay.
+While a CUDA graph is captured CuPy refuses cuBLAS: it asks at each call whether the stream is capturing. The library
+itself allows it, given a workspace of the caller's (cuBLAS documentation, section 2.1.9, CUDA graph support). And CuPy
+has no products of 16-bit operands with a float32 result, `REDUCED` here, nor bfloat16 at all.
+
+The library is the one that CuPy has loaded, called by ctypes: nothing more to install, and what a call costs the host
+is paid once, not per replay.
 
 `calls_of` finds how a product of any strides is said to cuBLAS, and needs no GPU.
 """
@@ -10,6 +13,7 @@ has loaded, called by ctypes: nothing more to install, and what a call costs the
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +30,14 @@ TYPES: dict[str, tuple[int, int, str]] = {
     "float64": (1, 70, "float64"),
     "complex64": (4, 68, "complex64"),
     "complex128": (5, 70, "complex128"),
+}
+
+# format of the operands, dtype of the result: cudaDataType of the operands, of the result, compute type, scalars.
+REDUCED: dict[tuple[str, str], tuple[int, int, int, str]] = {
+    ("bfloat16", "float32"): (14, 0, 68, "float32"),
+    ("float16", "float32"): (2, 0, 68, "float32"),
+    ("tf32", "float32"): (0, 0, 77, "float32"),  # CUBLAS_COMPUTE_32F_FAST_TF32
+    ("tf32", "complex64"): (4, 4, 77, "complex64"),
 }
 
 
@@ -97,12 +109,12 @@ def calls_of(x1: Form, x2: Form, out: Form) -> list[Call]:
     ]
 
 
-def matmul(x1: Any, x2: Any, xp: Any, gemm: Callable[[Any, Any, Any, Call], None]) -> Any:
-    """x1 @ x2 for arrays of matrices of one dtype in `TYPES`; `gemm(a, b, c, call)` makes a call."""
+def matmul(x1: Any, x2: Any, xp: Any, gemm: Callable[[Any, Any, Any, Call], None], dtype: Any = None) -> Any:
+    """x1 @ x2 for arrays of matrices of one dtype, the result's unless told; `gemm(a, b, c, call)` makes a call."""
     batch = numpy.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])
     if x1.shape[-1] != x2.shape[-2]:
         raise ValueError(f"matmul: shapes {x1.shape} and {x2.shape} do not fit")
-    out = xp.empty((*batch, x1.shape[-2], x2.shape[-1]), dtype=x1.dtype)
+    out = xp.empty((*batch, x1.shape[-2], x2.shape[-1]), dtype=dtype or x1.dtype)
     x1, x2 = (x if is_plain(form_of(x)) else xp.ascontiguousarray(x) for x in (x1, x2))
     if not x1.shape[-1]:
         out[...] = 0
@@ -141,13 +153,27 @@ class CuBLAS:
             return self.matmul(x1, x2[:, None])[..., 0]
         return matmul(x1.astype(dtype, copy=False), x2.astype(dtype, copy=False), self._xp, self._gemm)
 
-    def _gemm(self, a: Any, b: Any, c: Any, call: Call) -> None:
-        kind, compute, scalar = TYPES[c.dtype.name]
-        one, zero = (numpy.full(1, value, scalar) for value in (1, 0))
-        itemsize, integer = c.dtype.itemsize, ctypes.c_int
+    def reduced(self, x1: Any, x2: Any, form: str) -> Any:
+        """x1 @ x2 for arrays of matrices, a float32 or complex64 array accumulated in float32.
 
-        def matrices(x: Any, start: int, leading: int, stride: int) -> list[Any]:
-            place = ctypes.c_void_p(x.data.ptr + start * itemsize)
+        Operands in float16; bfloat16 as its bits, uint16; float32 or complex64, which "tf32" lets cuBLAS round.
+        """
+        dtype = "complex64" if x1.dtype.kind == "c" else "float32"
+        gemm = functools.partial(self._gemm, types=REDUCED[form, dtype])
+        return matmul(x1, x2, self._xp, gemm, numpy.dtype(dtype))
+
+    def _gemm(
+        self, a: Any, b: Any, c: Any, call: Call, types: tuple[int, int, int, str] | None = None
+    ) -> None:
+        if types is None:
+            kind, compute, scalar = TYPES[c.dtype.name]
+            types = kind, kind, compute, scalar
+        kind_of_operands, kind_of_result, compute, scalar = types
+        one, zero = (numpy.full(1, value, scalar) for value in (1, 0))
+        integer = ctypes.c_int
+
+        def matrices(x: Any, kind: int, start: int, leading: int, stride: int) -> list[Any]:
+            place = ctypes.c_void_p(x.data.ptr + start * x.dtype.itemsize)
             return [place, integer(kind), integer(leading), ctypes.c_longlong(stride)]
 
         self._check(
@@ -155,10 +181,10 @@ class CuBLAS:
             self._handle,
             *(integer(value) for value in call[:5]),
             one.ctypes.data_as(ctypes.c_void_p),
-            *matrices(a, call.a, call.lda, call.stride_a),
-            *matrices(b, call.b, call.ldb, call.stride_b),
+            *matrices(a, kind_of_operands, call.a, call.lda, call.stride_a),
+            *matrices(b, kind_of_operands, call.b, call.ldb, call.stride_b),
             zero.ctypes.data_as(ctypes.c_void_p),
-            *matrices(c, call.c, call.ldc, call.stride_c),
+            *matrices(c, kind_of_result, call.c, call.ldc, call.stride_c),
             integer(call.matrices),
             integer(compute),
             integer(-1),  # CUBLAS_GEMM_DEFAULT

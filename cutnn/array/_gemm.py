@@ -18,14 +18,15 @@ cores, float32 (OpenBLAS 0.3.31 on one thread, NumPy 2.4, MKL 2026.2), medians o
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy
 
 from cutnn._cores import everywhere, one_thread, threads
-from cutnn.array import _mkl
-from cutnn.device import recording
+from cutnn.array import _mkl, _precision, _rounded
+from cutnn.device import is_numpy, recording
 
 _WORTH = 20_000_000
 """Multiplications from which the cores share a product.
@@ -38,12 +39,18 @@ _PARTS = 2  # that a core takes one after the other: on a busy machine one may b
 
 
 def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
-    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m).
+    """x1 @ x2 for plain arrays of one library, (*batch, l, p) times (*batch, p, m), in the precision in force.
 
     `out` is NumPy's, contiguous. While a step is captured (`ct.capture`) the recording makes the product.
     """
     recorder = recording.recorder
-    if recorder is not None and (type(x1) is not numpy.ndarray or type(x2) is not numpy.ndarray):
+    recorded = recorder is not None and (type(x1) is not numpy.ndarray or type(x2) is not numpy.ndarray)
+    if _precision.in_use and (precision := _precision.get_precision()) != "float32":
+        rounded = functools.partial(_rounded_matmul, precision)
+        if recorded and is_numpy(x1) and is_numpy(x2):
+            return recorder.matmul(rounded, x1, x2)
+        return rounded(x1, x2, out)
+    if recorded:
         return recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
     if type(x1) is numpy.ndarray and x1.ndim > 1 < x2.ndim:
         work = x1.size * x2.shape[-1]
@@ -52,6 +59,14 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
         if work >= _WORTH and threads() > 1 and x1.shape[-1] == x2.shape[-2]:
             return _on_cores(x1, x2, out)
     return x1 @ x2 if out is None else numpy.matmul(x1, x2, out=out)
+
+
+def _rounded_matmul(precision: str, x1: Any, x2: Any, out: Any = None) -> Any:
+    product = _rounded.matmul(x1, x2, precision, matmul)
+    if out is None:
+        return product
+    out[...] = product
+    return out
 
 
 def _is_numpys(x1: Any, x2: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from cutnn.array import _gemm
+from cutnn.array import _gemm, _precision
 from cutnn.array._define import _library_function, fit, library
 from cutnn.array._faces_pool import linalg
 from cutnn.array._linear import explain, linear, normal_axes
@@ -111,8 +111,10 @@ def tensordot(x1: Any, x2: Any, /, *, axes: int | Sequence[Sequence[int]] = 2) -
     >>> ct.tensordot(ct.ones((2, 3, 4)), ct.ones((4, 5, 3)), axes=((1, 2), (2, 0))).shape
     (2, 5)
     """
-    if type(x1) is not Traced and type(x2) is not Traced and not _gemm.is_limited():
-        return _tensordot_of_library(x1, x2, axes=axes)
+    if type(x1) is not Traced and type(x2) is not Traced:
+        if not _precision.in_use and not _gemm.is_limited():
+            return _tensordot_of_library(x1, x2, axes=axes)
+        _library_function("tensordot", x1, x2)  # refuses arrays of two libraries
     shape1, shape2 = x1.shape, x2.shape
     if isinstance(axes, int):
         axes = (range(len(shape1) - axes, len(shape1)), range(axes))

@@ -148,7 +148,7 @@ class _Fused:
             derivation = self._derive([_kind(x) for x in values], traced)
             if derivation is not None:
                 given = [getattr(x, "shape", None) for x in values]
-                kernel = _kernel(self.__name__, derivation, traced, given, xp)
+                kernel = _kernel(getattr(self, "__name__", "chain"), derivation, traced, given, xp)
             self._kernels[key] = kernel
         return kernel
 

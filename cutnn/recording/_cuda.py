@@ -29,7 +29,7 @@ class GraphRecorder:
     namespace = np  # of arrays on the host
 
     def __init__(self, cupy: Any, blas: Any) -> None:
-        self._cupy, self._blas = cupy, blas
+        self._cupy, self.blas = cupy, blas
         self.capturing = False
         self.hosts: list[tuple[Any, str, Any]] = []
         self.numbers: list[tuple[Any, Callable[[], Sequence[float]]]] = []  # an array, and what fills it
@@ -46,7 +46,7 @@ class GraphRecorder:
         return value
 
     def matmul(self, function: Callable[..., Any], x1: Any, x2: Any) -> Any:
-        return self._blas.matmul(x1, x2)
+        return self.blas.matmul(x1, x2)
 
     def call(
         self, function: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any], host: Sequence[Any]
@@ -84,8 +84,8 @@ class GraphRecording:
         outer, stream = cupy.cuda.get_current_stream(), cupy.cuda.Stream(non_blocking=True)
         stream.wait_event(outer.record())
         with stream, cupy.cuda.using_allocator(self._pool.malloc):
-            self._blas = CuBLAS(cupy, stream)
-            recorder = GraphRecorder(cupy, self._blas)
+            self.blas = CuBLAS(cupy, stream)
+            recorder = GraphRecorder(cupy, self.blas)
             args, kwargs = tree.unflatten(leaves)
             with _recording(recorder):
                 self.value = step(*args, **kwargs)
