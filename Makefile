@@ -57,7 +57,7 @@ $(VENV)/.test: $(VENV)/.gpu pyproject.toml
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.gpu pyproject.toml
-	$(PIP) --editable '.[examples,bench]'
+	$(PIP) --editable '.[examples,bench,cpu]'
 	@touch $@
 
 # The CUDA version that the NVIDIA driver is for decides which CuPy fits; nothing is printed without a driver.

@@ -84,6 +84,7 @@ def _flat(value: Any, gradients: Sequence[Any]) -> list[Any]:
 
 def cutnn(operation: str, size: int) -> Work:
     import cutnn as ct
+    from cutnn.array.fused import fuse
     from cutnn import algebra, nn
 
     arrays, cotangent, labels = ct.to_device(inputs(operation, size))
@@ -95,22 +96,13 @@ def cutnn(operation: str, size: int) -> Work:
     else:
         function = partial(FUNCTIONS[operation], ct)
         if operation in _CHAINS:
-            function = _one_kernel(function)
+            function = fuse(function)
 
     def call() -> Any:
         value, pullback = ct.vjp(function, *arrays)
         return _flat(value, pullback(cotangent))
 
     return cutnn_work(call)
-
-
-def _one_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        from cutnn.array.fused import fuse
-    except ImportError:
-        return function  # a cutnn that has no fused kernels runs the chain as it is written
-    fused: Callable[..., Any] = fuse(function)
-    return fused
 
 
 def pytorch(operation: str, size: int, device: str, compiled: str | None = None) -> Work:
