@@ -84,8 +84,8 @@ def _flat(value: Any, gradients: Sequence[Any]) -> list[Any]:
 
 def cutnn(operation: str, size: int) -> Work:
     import cutnn as ct
-    from cutnn.array.fused import fuse
     from cutnn import algebra, nn
+    from cutnn.array.fused import fuse
 
     arrays, cotangent, labels = ct.to_device(inputs(operation, size))
     if operation == "transform":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,21 @@ _QUICK = {
 }
 
 
+_LONG = pytest.mark.skipif(
+    os.environ.get("HYPOTHESIS_PROFILE") != "long", reason="compiling takes minutes: it is for make test-long"
+)
+
+
 def quick_sizes(case: Case) -> list[str]:
     return list(case.sizes)[: _QUICK[case.name]]
 
 
 def pairs() -> list[Any]:
-    """(case, peer), the compiled ones, which take a C++ compiler ten seconds, as slow."""
+    """(case, peer); the compiled ones, each of which takes a C++ compiler ten seconds, by `make test-long` alone."""
     found = []
     for name in case_names():
         for peer, made in load_case(name).peers.items():
-            marks = [pytest.mark.slow] if "compiled" in peer else []
+            marks = [_LONG] if "compiled" in peer else []
             if "cpu" in made.devices and peer not in (
                 "cutnn",
                 MKL,
