@@ -20,7 +20,7 @@ import numpy as np
 import optree
 
 from cutnn import array as ct
-from cutnn.array._fused.squares import half_squares, half_squares_of_differences
+from cutnn.array._fused.squares import half_squared_distances, half_squares
 from cutnn.device import namespace
 from cutnn.nn._domain import entries, is_half
 from cutnn.nn.domains import change_holders
@@ -162,7 +162,7 @@ def _pull_squares(g: Any, arrays: tuple[Any, ...], depth: int) -> list[Any]:
 def _half_squares_of_differences(*arrays: Any, depth: int) -> Any:
     """½ Σ_j ‖θ_j − θ_{j−1}‖² of the weights of `depth` steps, one step after the other."""
     pairs = _pairs(arrays, depth)
-    return half_squares_of_differences(pairs) if pairs else _zero(arrays)
+    return half_squared_distances(pairs) if pairs else _zero(arrays)
 
 
 def _pull_norms(g: Any, arrays: tuple[Any, ...], depth: int) -> list[Any]:

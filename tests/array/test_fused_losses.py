@@ -13,7 +13,7 @@ from cutnn import algebra, nn
 from cutnn.array import fused
 from cutnn.array._fused import on_cuda, softmax, squares
 from cutnn.array._fused.softmax import log_softmax_at
-from cutnn.array._fused.squares import half_squares, half_squares_of_differences
+from cutnn.array._fused.squares import half_squared_distances, half_squares
 from tests.cuda_on_host import needs_compiler, same_for_all_orders
 from tests.gradcheck import check
 from tests.test_kernels import Library, OnDevice
@@ -171,7 +171,7 @@ def test_square_kernels_are_the_plain_formula(gpu, sizes, more, dtype, seed):
     ours, others = ([draw((n,), dtype, seed + 100 * k + i) for i, n in enumerate(sizes)] for k in (1, 2))
     before = gpu.launches
     total = half_squares(*map(there, ours))
-    distance = half_squares_of_differences([(there(a), there(b)) for a, b in zip(ours, others, strict=True)])
+    distance = half_squared_distances([(there(a), there(b)) for a, b in zip(ours, others, strict=True)])
     assert gpu.launches - before == (0 if not any(sizes) else 4 if more else 2)
     assert total.dtype == distance.dtype == ours[0].real.dtype
     wide = np.concatenate(ours).astype("D"), np.concatenate(others).astype("D")
@@ -185,9 +185,7 @@ def test_square_kernels_are_the_plain_formula(gpu, sizes, more, dtype, seed):
 def test_square_kernels_of_views(gpu, dtype):
     x, y = draw((6, 4, 5), dtype), draw((5, 4, 3), dtype, 1)
     expected = 0.5 * np.linalg.norm(np.ravel(x[::2].T - y)) ** 2
-    np.testing.assert_allclose(
-        half_squares_of_differences([(there(x)[::2].T, there(y))]), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(half_squared_distances([(there(x)[::2].T, there(y))]), expected, rtol=1e-5)
     np.testing.assert_allclose(half_squares(there(x[0, 0, 0])), 0.5 * abs(x[0, 0, 0]) ** 2, rtol=1e-5)
 
 
@@ -216,11 +214,9 @@ def test_without_blas_where_kernels_are_switched_off(monkeypatch):
     monkeypatch.setattr(squares, "namespace", lambda *arrays: library)
     x, y = draw((4, 5), "complex64"), draw((4, 5), "complex64", 1)
     expected = 0.5 * np.linalg.norm(x - y) ** 2
-    np.testing.assert_allclose(
-        half_squares_of_differences([(x, y.astype("complex128"))]), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(half_squared_distances([(x, y.astype("complex128"))]), expected, rtol=1e-5)
     monkeypatch.setattr(fused, "_on", False)
-    np.testing.assert_allclose(half_squares_of_differences([(x, y)]), expected, rtol=1e-5)
+    np.testing.assert_allclose(half_squared_distances([(x, y)]), expected, rtol=1e-5)
     assert not library.launches
 
 

@@ -34,7 +34,7 @@ def half_squares(*arrays: Any) -> Any:
     return _total([(a,) for a in arrays])
 
 
-def half_squares_of_differences(pairs: Sequence[tuple[Any, Any]]) -> Any:
+def half_squared_distances(pairs: Sequence[tuple[Any, Any]]) -> Any:
     """½ Σ |a − b|² over pairs of plain arrays of equal shapes, a real number; no derivative."""
     return _total(pairs)
 
