@@ -11,7 +11,7 @@ import pytest
 from cutnn import optim
 from cutnn.array import _tensor_cores
 from cutnn.array._batched import launch
-from cutnn.array._fused import on_cuda
+from cutnn.array._fused import on_cuda, softmax, squares
 from tests import cuda_on_host
 from tests.array import test_fused
 
@@ -185,3 +185,18 @@ def precision_source() -> str:
 def test_precision_kernels_compile(nvrtc, architecture):
     ptx = compile_to_ptx(nvrtc, precision_source(), architecture)
     assert all(f"cutnn_{name}" in ptx for name in (*_tensor_cores.KERNELS, "scale"))
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("kind", softmax.KINDS)
+def test_softmax_kernels_compile(nvrtc, kind, architecture):
+    ptx = compile_to_ptx(nvrtc, softmax.source(kind), architecture)
+    assert ".entry cutnn_log_softmax(" in ptx and ".entry cutnn_log_softmax_back(" in ptx
+
+
+@pytest.mark.parametrize("architecture", ["80", "90"])
+@pytest.mark.parametrize("arrays", [1, 2])
+@pytest.mark.parametrize("kind", ["f", "d"])
+def test_square_kernel_compiles(nvrtc, kind, arrays, architecture):
+    ptx = compile_to_ptx(nvrtc, squares.source(kind, arrays), architecture)
+    assert ".entry cutnn_half_squares(" in ptx and f"sm_{architecture}" in ptx

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from cutnn import array as ct
-from cutnn.device import namespace
-from cutnn.tape import primitive, raw
+from cutnn.array._fused.softmax import log_softmax_at
+from cutnn.array._fused.squares import half_squares
+from cutnn.tape import raw
 
 __all__ = ["CrossEntropy", "MeanSquaredError", "SquaredError", "TubalCrossEntropy", "tubal_softmax"]
 
@@ -52,13 +53,13 @@ class TubalCrossEntropy:
     def __call__(self, Y: Any, labels: Any) -> Any:
         hats = self._faces(Y)
         _check_labels("TubalCrossEntropy", Y.shape, labels)
-        return self._mean(_log_softmax_at(hats, labels)[0])
+        return self._mean(log_softmax_at(hats, labels)[0])
 
     def with_prediction(self, Y: Any, labels: Any) -> tuple[Any, Any]:
         """The loss, and the classes that `predict` gives, for little more than the loss."""
         hats = self._faces(Y)
         _check_labels("TubalCrossEntropy", Y.shape, labels)
-        at_labels, L = _log_softmax_at(hats, labels)
+        at_labels, L = log_softmax_at(hats, labels)
         return self._mean(at_labels), ct.argmax(self._scores(raw(L)), axis=0)
 
     def scores(self, Y: Any) -> Any:
@@ -73,7 +74,7 @@ class TubalCrossEntropy:
         """The loss, from L at the labels, (*faces, N)."""
         count = math.prod(at_labels.shape)
         if self.form == "authors":
-            return ct.sum(at_labels * at_labels) * (0.5 / count)
+            return half_squares(at_labels) * (1.0 / count)
         return ct.sum(at_labels) * (-1.0 / count)
 
     def _scores(self, L: Any) -> Any:
@@ -117,7 +118,7 @@ class CrossEntropy:
     def __call__(self, Y: Any, labels: Any) -> Any:
         _check_matrix(Y)
         _check_labels("CrossEntropy", Y.shape, labels)
-        at_labels, _ = _log_softmax_at(Y, labels)
+        at_labels, _ = log_softmax_at(Y, labels)
         return ct.sum(at_labels) * (-1.0 / at_labels.shape[0])
 
     def with_prediction(self, Y: Any, labels: Any) -> tuple[Any, Any]:
@@ -140,7 +141,7 @@ class MeanSquaredError:
     """
 
     def __call__(self, Y: Any, target: Any) -> Any:
-        return _sum_of_squares("MeanSquaredError", Y, target) * (1.0 / math.prod(Y.shape))
+        return _half_squares_between("MeanSquaredError", Y, target) * (2.0 / math.prod(Y.shape))
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class SquaredError:
     """
 
     def __call__(self, Y: Any, target: Any) -> Any:
-        return _sum_of_squares("SquaredError", Y, target) * (1.0 / Y.shape[-1])
+        return _half_squares_between("SquaredError", Y, target) * (2.0 / Y.shape[-1])
 
 
 def tubal_softmax(star: Any, Y: Any) -> Any:
@@ -181,47 +182,14 @@ def tubal_softmax(star: Any, Y: Any) -> Any:
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _sum_of_squares(who: str, Y: Any, target: Any) -> Any:
+def _half_squares_between(who: str, Y: Any, target: Any) -> Any:
     if tuple(Y.shape) != tuple(target.shape):
         raise ValueError(
             f"{who}: the output has shape {tuple(Y.shape)}, the target {tuple(target.shape)}; they must be equal"
         )
     if not math.prod(Y.shape):
         raise ValueError(f"{who}: an empty batch, of shape {tuple(Y.shape)}")
-    residual = Y - target
-    return ct.sum(
-        residual * residual if residual.dtype.kind == "f" else ct.real(ct.conj(residual) * residual)
-    )
-
-
-def _pull(g: Any, ans: Any, labels: Any) -> Any:
-    to_picked, to_all = g
-    p = ct.exp(ans[1])
-    total = None
-    if to_picked is not None:
-        total = ct.expand_dims(to_picked, axis=-2) * (_one_hot(labels, p) - p)
-    if to_all is not None:
-        h = to_all - p * ct.sum(to_all, axis=-2, keepdims=True)
-        total = h if total is None else total + h
-    return total
-
-
-@primitive(x=_pull)
-def _log_softmax_at(x: Any, labels: Any) -> tuple[Any, Any]:
-    """The log-softmax of x `(…, classes, N)` over its classes: at the labels, `(…, N)`, and all of it.
-
-    One primitive for both, since the derivative of the first, one-hot − softmax, needs the second alone.
-    """
-    xp = namespace(x, labels)
-    L = x - xp.max(x, axis=-2, keepdims=True)
-    L -= xp.log(xp.sum(xp.exp(L), axis=-2, keepdims=True))
-    return L[..., labels, xp.arange(labels.shape[0])], L
-
-
-def _one_hot(labels: Any, p: Any) -> Any:
-    """One-hot columns `(classes, N)` in the dtype of p."""
-    xp = namespace(labels)
-    return (xp.arange(p.shape[-2])[:, None] == labels).astype(p.dtype)
+    return half_squares(Y - target)
 
 
 def _check_matrix(Y: Any) -> None:

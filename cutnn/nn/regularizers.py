@@ -20,6 +20,7 @@ import numpy as np
 import optree
 
 from cutnn import array as ct
+from cutnn.array._fused.squares import half_squared_distances, half_squares
 from cutnn.device import namespace
 from cutnn.nn._domain import entries, is_half
 from cutnn.nn.domains import change_holders
@@ -67,7 +68,7 @@ class Tikhonov(Regularizer):
 
     def __call__(self, model: Any) -> Any:
         arrays = _arrays("Tikhonov", _isometric(model))
-        return _by_dtype(arrays, self.alpha, lambda *same: _half_squares(*same))
+        return _by_dtype(arrays, self.alpha, half_squares)
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,6 @@ class Blocks(Regularizer):
 # --------------------------------------------------------------------------------------------- the formulas
 
 
-@primitive(arrays=lambda g, arrays: [_conj(a) * g for a in arrays])
-def _half_squares(*arrays: Any) -> Any:
-    """½ Σ |a|² over all arrays."""
-    return 0.5 * sum(map(_square, arrays))
-
-
 def _pull_squares(g: Any, arrays: tuple[Any, ...], depth: int) -> list[Any]:
     """2θ_j − θ_{j−1} − θ_{j+1}, and one-sided at the two ends."""
     return _adjoint([_conj(d) * g for d in _differences(arrays, depth)], len(arrays) // depth)
@@ -166,7 +161,8 @@ def _pull_squares(g: Any, arrays: tuple[Any, ...], depth: int) -> list[Any]:
 @primitive(arrays=_pull_squares)
 def _half_squares_of_differences(*arrays: Any, depth: int) -> Any:
     """½ Σ_j ‖θ_j − θ_{j−1}‖² of the weights of `depth` steps, one step after the other."""
-    return 0.5 * sum(map(_square, _differences(arrays, depth)), _zero(arrays))
+    pairs = _pairs(arrays, depth)
+    return half_squared_distances(pairs) if pairs else _zero(arrays)
 
 
 def _pull_norms(g: Any, arrays: tuple[Any, ...], depth: int) -> list[Any]:
@@ -189,12 +185,17 @@ def _pull_norm(g: Any, ans: Any, d: Any) -> Any:
 @primitive(d=_pull_norm)
 def _norm(d: Any) -> Any:
     """‖d‖; the gradient at 0 is 0. The standard's vector_norm takes 0.14 ms for a weight of CIFAR-10, this 0.03."""
-    return namespace(d).sqrt(_square(d))
+    return namespace(d).sqrt(2 * half_squares(d))
 
 
 def _differences(arrays: tuple[Any, ...], depth: int) -> list[Any]:
     """Those of each array and the one a step before it."""
-    return [b - a for a, b in zip(arrays, arrays[len(arrays) // depth :], strict=False)]
+    return [b - a for b, a in _pairs(arrays, depth)]
+
+
+def _pairs(arrays: tuple[Any, ...], depth: int) -> list[tuple[Any, Any]]:
+    """Each array that has one a step before it, and that one."""
+    return list(zip(arrays[len(arrays) // depth :], arrays, strict=False))
 
 
 def _adjoint(cotangents: list[Any], per_step: int) -> list[Any]:
@@ -263,10 +264,6 @@ def _by_dtype(arrays: list[Any], factor: float, formula: Callable[..., Any]) -> 
         groups.setdefault(a.dtype, []).append(a)
     total, *more = [factor * formula(*group) for group in groups.values()]
     return sum(more, total)
-
-
-def _square(a: Any) -> Any:
-    return namespace(a).vdot(a, a).real
 
 
 def _conj(a: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -139,7 +139,7 @@ LEAVES = 64
 CHUNK = 2048
 """Entries a block of threads, all of one array."""
 
-_THREADS = 256
+THREADS = 256
 
 
 def compiled_into(xp: Any, program: Program, places: Sequence[Node]) -> Callable[..., None]:
@@ -149,23 +149,28 @@ def compiled_into(xp: Any, program: Program, places: Sequence[Node]) -> Callable
     nodes `places`; they may be arrays of one float64, which a captured graph reads at each replay.
     """
     kernel = xp.RawKernel(source_into(program, places), "cutnn_update")
-    table = table_dtype(len(program.leaves))
 
     def run(pieces: Sequence[Sequence[Any]], numbers: Sequence[Any]) -> None:
         given = _on_device(xp, numbers)
-        for begin in range(0, len(pieces), LEAVES):
-            some = pieces[begin : begin + LEAVES]
-            sizes = [piece[0].size for piece in some]
-            blocks = [-(-size // CHUNK) for size in sizes]
-            arrays = numpy.zeros((), table)
-            arrays["sizes"][: len(some)] = sizes
-            arrays["first"][: len(some)] = numpy.cumsum([0, *blocks[:-1]])
-            for k, piece in enumerate(some):
-                arrays["arrays"][:, k] = [x.data.ptr for x in piece]
-            if sum(blocks):
-                kernel((sum(blocks),), (_THREADS,), (arrays, numpy.int32(len(some)), given))
+        for table, count, blocks in tables(pieces):
+            kernel((blocks,), (THREADS,), (table, numpy.int32(count), given))
 
     return run
+
+
+def tables(pieces: Sequence[Sequence[Any]]) -> Iterator[tuple[Any, int, int]]:
+    """For each launch its table, the number of pieces in it, and of blocks; a piece has flat arrays of one size."""
+    for begin in range(0, len(pieces), LEAVES):
+        some = pieces[begin : begin + LEAVES]
+        sizes = [piece[0].size for piece in some]
+        blocks = [-(-size // CHUNK) for size in sizes]
+        table = numpy.zeros((), table_dtype(len(some[0])))
+        table["sizes"][: len(some)] = sizes
+        table["first"][: len(some)] = numpy.cumsum([0, *blocks[:-1]])
+        for k, piece in enumerate(some):
+            table["arrays"][:, k] = [x.data.ptr for x in piece]
+        if sum(blocks):
+            yield table, len(some), sum(blocks)
 
 
 def table_dtype(count: int) -> numpy.dtype[Any]:
@@ -200,29 +205,35 @@ def source_into(program: Program, places: Sequence[Node]) -> str:
         body.append(f"const {c_type(node.dtype)} t{k} = {found};")
     for place, node in enumerate(program.outputs):
         body.append(f"(({c_type(node.dtype)}*)table.arrays[{place}][leaf])[i] = {names[node]};")
-    return _INTO.format(
-        count=len(program.leaves),
-        leaves=LEAVES,
-        chunk=CHUNK,
-        head="\n  ".join(head),
-        body="\n    ".join(body),
+    return table_text(len(program.leaves)) + _INTO.format(
+        leaf=LEAF, head="\n  ".join(head), body="\n    ".join(body)
     )
 
 
-_INTO = """\
+def table_text(count: int) -> str:
+    """The table in CUDA C++."""
+    return f"""\
 struct Table {{
-  unsigned long long arrays[{count}][{leaves}];
-  long long sizes[{leaves}];
-  int first[{leaves}];
+  unsigned long long arrays[{count}][{LEAVES}];
+  long long sizes[{LEAVES}];
+  int first[{LEAVES}];
 }};
 
-extern "C" __global__ void cutnn_update(const Table table, const int leaves, const double* numbers) {{
-  int leaf = 0;  // the last whose first block is not after this one
-  for (int step = {leaves} / 2; step; step /= 2)
+"""
+
+
+LEAF = f"""\
+int leaf = 0;  // the last whose first block is not after this one
+  for (int step = {LEAVES} / 2; step; step /= 2)
     if (leaf + step < leaves && table.first[leaf + step] <= (int)blockIdx.x) leaf += step;
+  const long long begin = (long long)(blockIdx.x - table.first[leaf]) * {CHUNK};
+  const long long end = begin + {CHUNK} < table.sizes[leaf] ? begin + {CHUNK} : table.sizes[leaf];"""
+"""What a block of threads works at: the entries from `begin` to `end` of a leaf."""
+
+_INTO = """\
+extern "C" __global__ void cutnn_update(const Table table, const int leaves, const double* numbers) {{
+  {leaf}
   {head}
-  const long long begin = (long long)(blockIdx.x - table.first[leaf]) * {chunk};
-  const long long end = begin + {chunk} < table.sizes[leaf] ? begin + {chunk} : table.sizes[leaf];
   for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) {{
     {body}
   }}
