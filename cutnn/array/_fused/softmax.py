@@ -128,10 +128,8 @@ extern "C" __global__ void cutnn_log_softmax(
   if (column >= columns) return;
   const Int sample = column % samples, first = column / samples * classes * samples + sample;
   T largest = x[first];
-  for (Int c = 1; c < classes; ++c) {
-    const T value = x[first + c * samples];
-    if (value > largest || value != value) largest = value;  // nan stays, as NumPy has it
-  }
+  for (Int c = 1; c < classes; ++c)
+    if (x[first + c * samples] > largest) largest = x[first + c * samples];  // nan comes back with the sum
   T sum = 0;
   for (Int c = 0; c < classes; ++c) sum += exp(x[first + c * samples] - largest);
   const T log_sum = log(sum);
