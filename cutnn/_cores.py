@@ -59,10 +59,10 @@ def one_thread(worth: bool = True) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def held(worth: bool = True) -> Iterator[None]:
     """Hold OpenBLAS to one thread all through a computation of the calling thread, whose calls have the helpers."""
     global _owner
-    with one_thread() as threads:
+    with one_thread(worth) as threads:
         if threads == 1 or _owner is not None:
             yield
             return

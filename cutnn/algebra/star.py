@@ -24,6 +24,7 @@ from cutnn.algebra.factor import Factorisations
 from cutnn.algebra.layout import faces_first, tubes_last
 from cutnn.algebra.spectral import SpectralFunctions
 from cutnn.algebra.transforms import Transform
+from cutnn.array._gemm import is_shared
 from cutnn.device import default_namespace, namespace
 from cutnn.tape import raw
 
@@ -92,7 +93,9 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
-        with held():
+        with held(
+            is_shared(*operands[:2])
+        ):  # of smaller tensors OpenBLAS is the faster to share out the transforms
             return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:

@@ -56,7 +56,7 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
         work = x1.size * x2.shape[-1]
         if work >= _mkl.WORTH and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
             return product
-        if work >= _WORTH and threads() > 1 and x1.shape[-1] == x2.shape[-2]:
+        if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:
             return _on_cores(x1, x2, out)
     return x1 @ x2 if out is None else numpy.matmul(x1, x2, out=out)
 
@@ -74,7 +74,12 @@ def _is_numpys(x1: Any, x2: Any) -> bool:
     if x1.ndim < 2 or x2.ndim < 2:
         return True
     work = x1.size * x2.shape[-1]
-    return not (work >= _mkl.WORTH and _mkl.is_here()) and not (work >= _WORTH and threads() > 1)
+    return not (work >= _mkl.WORTH and _mkl.is_here()) and not (threads() > 1 and is_shared(x1, x2))
+
+
+def is_shared(x1: Any, x2: Any) -> bool:
+    """Whether the product of two arrays of matrices is large enough for the cores to share it."""
+    return bool(x1.size * x2.shape[-1] * (4 if x1.dtype.kind == "c" else 1) >= _WORTH)
 
 
 def is_limited() -> bool:
