@@ -20,7 +20,8 @@ import ctypes
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy
@@ -78,13 +79,38 @@ def threads() -> int:
     return _held[-1] if _owner == threading.get_ident() else 1
 
 
-def everywhere(function: Callable[[], Any], threads: int) -> None:
+def share(work: Callable[[Iterator[Any]], Any], todo: Iterable[Any], threads: int) -> None:
+    """Run work(items) on so many threads, each of which iterates over what no other has taken of `todo` yet.
+
+    For the one that holds `one_thread`. After an error in one of them nothing more is taken, and it is raised.
+    """
+    queue = deque(todo)
+
+    def take() -> Iterator[Any]:
+        while queue:
+            try:
+                item = queue.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            yield item
+
+    def run() -> None:
+        try:
+            work(take())
+        except BaseException:
+            queue.clear()
+            raise
+
+    _everywhere(run, min(threads, len(queue)))
+
+
+def _everywhere(function: Callable[[], Any], threads: int) -> None:
     """Run function() on the calling thread and on threads − 1 helpers, and raise the first error once all are done.
 
-    For the one that holds `one_thread`. Waking a helper takes about 10 µs; it runs in the caller's context
-    (np.errstate). Where no thread can be started fewer run, so function() is to take its work from a common store.
+    Waking a helper takes about 10 µs; it runs in the caller's context (np.errstate). Where no thread can be started
+    fewer run, so function() is to take its work from a common store.
     """
-    if threads == 1:
+    if threads <= 1:
         function()
         return
     helpers: list[_Helper] = []

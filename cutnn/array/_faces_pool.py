@@ -18,13 +18,12 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
 
-from cutnn._cores import everywhere, one_thread, openblas
+from cutnn._cores import one_thread, openblas, share
 from cutnn.array import _batched
 from cutnn.device import namespace, opaque
 
@@ -72,36 +71,25 @@ def by_faces(function: Callable[..., Any], flops: float, *arrays: Any) -> Any:
 
 
 class _Task:
-    """One call: the parts that are still to do, and the results, filled in by whoever did a part."""
+    """One call: its parts, and the results, filled in by whoever did a part."""
 
     def __init__(self, function: Callable[..., Any], arrays: list[Any], threads: int) -> None:
-        count = len(arrays[0])
-        edges = numpy.linspace(0, count, min(count, _PIECES * threads) + 1).astype(int)
-        self.function, self.arrays, self.threads, self.count = function, arrays, threads, count
-        self.todo = deque(map(slice, edges[:-1], edges[1:]))
+        self.function, self.arrays, self.threads, self.count = function, arrays, threads, len(arrays[0])
         self.results: list[Any] = []
         self.kind: type = tuple
         self.lock = threading.Lock()
 
     def run(self, batch: tuple[int, ...]) -> Any:
-        everywhere(self.take, self.threads)
+        edges = numpy.linspace(0, self.count, min(self.count, _PIECES * self.threads) + 1).astype(int)
+        share(self.do, map(slice, edges[:-1], edges[1:]), self.threads)
         results = [x.reshape(batch + x.shape[1:]) for x in self.results]
         if not issubclass(self.kind, tuple):
             return results[0]
         return self.kind(results) if self.kind is tuple else self.kind(*results)
 
-    def take(self) -> None:
-        """Do parts until there are none."""
-        try:
-            while True:
-                try:
-                    part = self.todo.popleft()
-                except IndexError:
-                    return
-                self.put(part, self.function(*[x[part] for x in self.arrays]))
-        except BaseException:
-            self.todo.clear()
-            raise
+    def do(self, parts: Iterator[slice]) -> None:
+        for part in parts:
+            self.put(part, self.function(*[x[part] for x in self.arrays]))
 
     def put(self, part: slice, answer: Any) -> None:
         arrays = answer if isinstance(answer, tuple) else (answer,)

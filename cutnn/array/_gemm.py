@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy
 
-from cutnn._cores import everywhere, one_thread, threads
+from cutnn._cores import one_thread, share, threads
 from cutnn.array import _mkl, _precision, _rounded
 from cutnn.device import is_numpy, recording
 
@@ -43,14 +44,14 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
 
     `out` is NumPy's, contiguous. While a step is captured (`ct.capture`) the recording makes the product.
     """
-    recorder = recording.recorder
-    recorded = recorder is not None and (type(x1) is not numpy.ndarray or type(x2) is not numpy.ndarray)
+    # Most products are of small plain arrays, and nobody is asked about those.
+    recorder = None if type(x1) is type(x2) is numpy.ndarray else recording.recorder
     if _precision.in_use and (precision := _precision.get_precision()) != "float32":
         rounded = functools.partial(_rounded_matmul, precision)
-        if recorded and is_numpy(x1) and is_numpy(x2):
+        if recorder is not None and is_numpy(x1) and is_numpy(x2):
             return recorder.matmul(rounded, x1, x2)
         return rounded(x1, x2, out)
-    if recorded:
+    if recorder is not None:
         return recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
     if type(x1) is numpy.ndarray and x1.ndim > 1 < x2.ndim:
         work = x1.size * x2.shape[-1]
@@ -106,15 +107,11 @@ def _on_cores(x1: Any, x2: Any, out: Any = None) -> Any:
             for part in map(slice, edges, edges[1:])
         ]
 
-        def take() -> None:
-            while True:
-                try:
-                    a, b, out = todo.pop()
-                except IndexError:
-                    return
-                numpy.matmul(a, b, out=out)
+        def multiply(items: Iterator[tuple[Any, Any, Any]]) -> None:
+            for a, b, place in items:
+                numpy.matmul(a, b, out=place)
 
-        everywhere(take, cores)
+        share(multiply, todo, cores)
         return product
 
 

@@ -23,8 +23,7 @@ import math
 import os
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +53,12 @@ def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Callabl
         given = [numpy.ascontiguousarray(x.reshape(form)) for x, form in zip(leaves, forms, strict=True)]
         outputs = [numpy.empty(shape, kind) for kind in kinds]
 
-        def work(queue: deque[int]) -> None:
-            while queue:
-                try:
-                    i = queue.popleft()
-                except IndexError:  # another core took the last one
-                    return
+        def work(items: Iterator[int]) -> None:
+            for i in items:
                 own = [x[place] for x, place in zip(given, places[i], strict=True)]
                 loop(*own, *uniforms, *[y[todo[i]] for y in outputs])
 
-        shared(work, range(len(todo)), worth=True)
+        shared(work, range(len(todo)))
         return [y.reshape(whole) for y in outputs]
 
     return run
@@ -82,15 +77,11 @@ def compiled_into(program: Program) -> Callable[..., None] | None:
     def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> None:
         size = leaves[0].size
 
-        def work(queue: deque[slice]) -> None:
-            while queue:
-                try:
-                    part = queue.popleft()
-                except IndexError:  # another core took the last one
-                    return
+        def work(parts: Iterator[slice]) -> None:
+            for part in parts:
                 loop(*[x[part] for x in leaves], *uniforms)
 
-        shared(work, [slice(i, min(i + _PART, size)) for i in range(0, size, _PART)], worth=True)
+        shared(work, [slice(i, min(i + _PART, size)) for i in range(0, size, _PART)])
 
     return run
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -47,20 +46,14 @@ def compiled_into(program: Program) -> Callable[..., None]:
 
     def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> None:
         size = leaves[0].size
-        entries = IN_PLACE
 
-        def work(todo: deque[slice]) -> None:
-            scratch = [numpy.empty(min(size, entries), kind) for kind in kinds]
-            while todo:
-                try:
-                    part = todo.popleft()
-                except IndexError:  # another core took the last one
-                    return
+        def work(parts: Iterator[slice]) -> None:
+            scratch = [numpy.empty(min(size, IN_PLACE), kind) for kind in kinds]
+            for part in parts:
                 own = [x[part] for x in leaves]
                 block(own, uniforms, own[:count], [w[: part.stop - part.start] for w in scratch])
 
-        todo = [slice(i, min(i + entries, size)) for i in range(0, size, entries)]
-        shared(work, todo, worth=True)
+        shared(work, [slice(i, min(i + IN_PLACE, size)) for i in range(0, size, IN_PLACE)])
 
     return run
 
@@ -88,19 +81,15 @@ def _over_blocks(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run
         given = [x.reshape(form) for x, form in zip(given, forms, strict=True)]
         outputs = [numpy.empty(shape, kind) for kind in kinds_out]
 
-        def work(queue: deque[int]) -> None:
+        def work(items: Iterator[int]) -> None:
             scratch = [numpy.empty(largest, kind) for kind in kinds]
-            while queue:
-                try:
-                    i = queue.popleft()
-                except IndexError:  # another core took the last one
-                    return
+            for i in items:
                 out = [y[todo[i]] for y in outputs]
                 size = out[0].shape
                 spare = scratch if size == largest else [w[tuple(map(slice, size))] for w in scratch]
                 block([x[place] for x, place in zip(given, places[i], strict=True)], uniforms, out, spare)
 
-        shared(work, range(len(todo)), worth=True)
+        shared(work, range(len(todo)))
         return [y.reshape(whole) for y in outputs]
 
     return run

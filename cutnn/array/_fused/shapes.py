@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy
 
-from cutnn._cores import everywhere, one_thread
+from cutnn._cores import one_thread, share
 from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import Node
 
@@ -69,11 +68,10 @@ def place_in(place: Place, shape: Shape) -> Place:
     return tuple([p if n != 1 else slice(None) for p, n in zip(place, shape, strict=False)])
 
 
-def shared(work: Callable[[deque[Any]], None], todo: Sequence[Any], worth: bool) -> None:
-    """work(todo) on all cores where it is worth it; each takes what it does next from the front."""
-    queue = deque(todo)
-    if not worth or len(todo) == 1:
-        work(queue)
+def shared(work: Callable[[Iterator[Any]], None], todo: Sequence[Any]) -> None:
+    """work(items) on all cores, each with the items that it takes; a single one is the caller's."""
+    if len(todo) == 1:
+        work(iter(todo))
         return
     with one_thread() as threads:
-        everywhere(lambda: work(queue), min(threads, len(todo)))
+        share(work, todo, threads)
