@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from cutnn.array._strides import Form, layout, merged, over
+
 _N, _T = 0, 1  # cublasOperation_t
 _HOPPER_WORKSPACE = 32 << 20  # bytes, what the documentation advises for sm_90; others take 4 MiB
 
@@ -61,20 +63,13 @@ class Call(NamedTuple):
     matrices: int
 
 
-class Form(NamedTuple):
-    """Shape and strides, in entries, of an array of matrices."""
-
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
 def form_of(x: Any) -> Form:
     return Form(tuple(x.shape), tuple([stride // x.dtype.itemsize for stride in x.strides]))
 
 
 def is_plain(x: Form) -> bool:
     """Whether cuBLAS can read the matrices where they lie, as they are or transposed."""
-    return _layout(x) is not None
+    return layout(x) is not None
 
 
 def calls_of(x1: Form, x2: Form, out: Form) -> list[Call]:
@@ -88,14 +83,9 @@ def calls_of(x1: Form, x2: Form, out: Form) -> list[Call]:
     batch = out.shape[:-2]
     if not math.prod(out.shape) or not inner:
         return []
-    axes = [
-        (size, *strides)
-        for size, *strides in zip(batch, _over(x1, batch), _over(x2, batch), out.strides[:-2], strict=True)
-        if size > 1
-    ]
-    op_b, ldb = _layout(x1)  # type: ignore[misc]
-    op_a, lda = _layout(x2)  # type: ignore[misc]
-    axes = _merged(axes)
+    (by_columns_b, ldb), (by_columns_a, lda) = layout(x1), layout(x2)  # type: ignore[misc]
+    op_b, op_a = (_T if by_columns else _N for by_columns in (by_columns_b, by_columns_a))
+    axes = merged(batch, over(x1, batch), over(x2, batch), out.strides[:-2])
     if axes and op_b == _N and all(axis[2] == 0 for axis in axes):
         size, stride, _, _ = axes[-1]
         if stride == rows * ldb:
@@ -208,35 +198,6 @@ def _loaded(cupy: Any) -> Any:
     ones @ ones
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     return ctypes.CDLL(f"libcublas.so.{major}")
-
-
-def _layout(x: Form) -> tuple[int, int] | None:
-    """The operation that makes of a matrix what it is, for one who counts by columns, and its leading dimension."""
-    (*_, rows, columns), (*_, down, along) = x
-    if (along == 1 or columns == 1) and (down >= max(columns, 1) or rows == 1):
-        return _N, max(down if rows > 1 else columns, 1)
-    if (down == 1 or rows == 1) and (along >= max(rows, 1) or columns == 1):
-        return _T, max(along if columns > 1 else rows, 1)
-    return None
-
-
-def _over(x: Form, batch: Sequence[int]) -> list[int]:
-    """The strides of an array over the batch axes of the product, 0 where it is broadcast."""
-    own = list(zip(x.shape[:-2], x.strides[:-2], strict=True))
-    own = [(1, 0)] * (len(batch) - len(own)) + own
-    return [0 if size == 1 else stride for size, stride in own]
-
-
-def _merged(axes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Batch axes (size, strides) with those made one that lie behind one another in all arrays."""
-    merged: list[tuple[int, ...]] = []
-    for axis in axes:
-        if merged and all(
-            before == axis[0] * own for before, own in zip(merged[-1][1:], axis[1:], strict=True)
-        ):
-            axis = (merged.pop()[0] * axis[0], *axis[1:])
-        merged.append(axis)
-    return merged
 
 
 def _starts(axes: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:

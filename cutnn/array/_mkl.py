@@ -1,7 +1,7 @@
 """Matrix products by MKL, where its wheel is installed: one call, on all cores, for a batch of any strides.
 
 Found beside NumPy, which keeps its own BLAS: `pip install 'cutnn[cpu]'` brings it, CUTNN_MKL=0 declines. Its threads
-are those of GNU OpenMP, the pool that numba's compiled loops run on as well.
+are those of GNU OpenMP; the helpers of `cutnn/_cores.py`, on which fused loops run, are others.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
-import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy
+
+from cutnn.array._strides import Form, layout, merged, over
 
 WORTH = 500_000
 """Multiplications from which MKL is asked: of 4×4 by 4×4 the call takes 11 µs, NumPy's 2."""
@@ -72,10 +73,24 @@ def _planned(
     if char not in library.strided or p != q or not (rows and columns and p):
         return None
     batch = numpy.broadcast_shapes(tuple(batch1), tuple(batch2))
-    size, count = numpy.dtype(char).itemsize, math.prod(batch)
-    a, b = _operand(shape1, strides1, batch, size), _operand(shape2, strides2, batch, size)
-    if a is None or b is None or not count:
+    size = numpy.dtype(char).itemsize
+    if any(stride % size for stride in (*strides1, *strides2)):
         return None
+    forms = [
+        Form(shape, tuple([s // size for s in strides]))
+        for shape, strides in ((shape1, strides1), (shape2, strides2))
+    ]
+    lies1, lies2 = map(layout, forms)
+    axes = merged(batch, *[over(form, batch) for form in forms])
+    if lies1 is None or lies2 is None or len(axes) > 1 or 0 in batch:
+        return None
+    count, *steps = axes[0] if axes else (1, 0, 0)
+    if min(steps) < 0:
+        return None
+    a, b = (
+        _Operand(_TRANSPOSED if by_columns else _AS_IT_IS, leading, step)
+        for (by_columns, leading), step in zip((lies1, lies2), steps, strict=True)
+    )
     run = library.batch
     if count == 1:
         if rows * p * columns < _SHARED:
@@ -83,41 +98,6 @@ def _planned(
         if columns >= _LONG * rows and library.threads > 1:
             run = library.by_columns
     return _Plan((*batch, rows, columns), run(char, count, rows, columns, p, a, b))
-
-
-def _operand(
-    shape: tuple[int, ...], strides: tuple[int, ...], batch: tuple[int, ...], size: int
-) -> _Operand | None:
-    """None where the strides are not those of a batch for BLAS."""
-    *outer, row, column = strides
-    rows, columns = shape[-2:]
-    # The leading axis of one row, or one column, may have any stride.
-    if column == size and (row >= columns * size or rows == 1):
-        order, leading = _AS_IT_IS, row // size if rows > 1 else columns
-    elif row == size and (column >= rows * size or columns == 1):
-        order, leading = _TRANSPOSED, column // size if columns > 1 else rows
-    else:
-        return None
-    step = _step(shape[:-2], outer, batch)
-    if step is None or any(stride % size for stride in (row, column, step)):
-        return None
-    return _Operand(order, leading, step // size)
-
-
-def _step(shape: tuple[int, ...], strides: list[int], batch: tuple[int, ...]) -> int | None:
-    """The bytes from a matrix to the next through a whole batch, if they are the same everywhere; 0 for one matrix."""
-    missing = len(batch) - len(shape)
-    step, length = None, 1
-    for i in range(len(batch) - 1, -1, -1):
-        if batch[i] == 1:
-            continue
-        stride = strides[i - missing] if i >= missing and shape[i - missing] > 1 else 0
-        if step is None:
-            step = stride
-        elif stride != step * length:
-            return None
-        length *= batch[i]
-    return 0 if step is None else step if step >= 0 else None
 
 
 class _MKL:
