@@ -93,9 +93,10 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
-        with held(
-            is_shared(*operands[:2])
-        ):  # of smaller tensors OpenBLAS is the faster to share out the transforms
+        shared = is_shared(
+            *operands[:2]
+        )  # of smaller tensors OpenBLAS is the faster to share out the transforms
+        with held(shared):
             return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:

@@ -20,11 +20,17 @@ import numpy as np
 
 from cutnn import array as ct
 from cutnn.device import namespace
+from cutnn.nn._module import Module
 from cutnn.tape import Traced
 
-__all__ = ["check_domain", "entries", "entries_dtype", "held", "hats", "matched"]
+__all__ = ["check_domain", "entries", "entries_dtype", "has_domain", "hats", "held", "matched"]
 
 DOMAINS = ("spatial", "transform")
+
+
+def has_domain(part: Any) -> bool:
+    """Whether part of a model is a module that holds weights in one domain or the other."""
+    return isinstance(part, Module) and hasattr(part, "domain")
 
 
 def check_domain(who: str, domain: Any) -> str:

@@ -8,8 +8,7 @@ from typing import Any
 
 import optree
 
-from cutnn.nn._domain import check_domain, entries, held
-from cutnn.nn._module import Module
+from cutnn.nn._domain import check_domain, entries, has_domain, held
 from cutnn.nn.learned import Learned, run_over
 
 __all__ = ["change_holders", "in_domain"]
@@ -64,7 +63,7 @@ def change_holders(model: Any, change: Callable[[Any], Any], other: Callable[[An
             twin = run_over(change_holders(closed, change, other), star, part.open)
             changed = {"model": twin, "M": tuple([other(M) for M in part.M])}
             return _twin(part, changed)
-        return change(part) if _holds(part) else other(part)
+        return change(part) if has_domain(part) else other(part)
 
     return optree.tree_map(visit, model, is_leaf=_is_leaf, namespace="cutnn")
 
@@ -72,12 +71,8 @@ def change_holders(model: Any, change: Callable[[Any], Any], other: Callable[[An
 # -------------------------------------------------------------------------------------------------- helpers
 
 
-def _holds(part: Any) -> bool:
-    return isinstance(part, Module) and hasattr(part, "domain")
-
-
 def _is_leaf(part: Any) -> bool:
-    return _holds(part) or isinstance(part, Learned)
+    return has_domain(part) or isinstance(part, Learned)
 
 
 def _marked(part: Any, domain: str) -> Any:

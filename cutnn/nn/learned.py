@@ -17,6 +17,7 @@ import optree
 from cutnn import algebra
 from cutnn.algebra.manifolds import STIEFEL
 from cutnn.device import to_device
+from cutnn.nn._domain import has_domain
 from cutnn.nn._module import Module, static
 
 __all__ = ["Learned"]
@@ -171,12 +172,8 @@ class _Open(algebra.Transform):
 
 def _holds_hats(model: Any, star: algebra.StarAlgebra) -> bool:
     """Whether a layer over the algebra holds its weights in the transform domain."""
-
-    def is_layer(part: Any) -> bool:
-        return isinstance(part, Module) and hasattr(part, "domain")
-
-    layers = optree.tree_leaves(model, is_leaf=is_layer, namespace="cutnn")
-    return any(is_layer(part) and part.star == star and part.domain == "transform" for part in layers)
+    layers = optree.tree_leaves(model, is_leaf=has_domain, namespace="cutnn")
+    return any(has_domain(part) and part.star == star and part.domain == "transform" for part in layers)
 
 
 def _open(shape: tuple[int, ...], faces: tuple[int, ...]) -> algebra.StarAlgebra:
