@@ -1,8 +1,8 @@
 """Side-by-side measurement: every peer in a process of its own, run in turn, compared round by round.
 
 Why processes: OpenBLAS and OpenMP threads spin for milliseconds after their work, and allocator settings
-belong to a process, so libraries in one process disturb one another (README.md has the numbers). Between two
-blocks nothing runs for a moment, until the threads of the block before have gone to sleep.
+belong to a process, so libraries in one process disturb one another (README.md has the numbers). A block ends when
+the threads of its process have gone to sleep (`worker.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from bench.case import OURS, UNITS, Case, Cost, Growth, Peer, Share, Target
 from bench.machine import busy_seconds, cores, describe, version
 from bench.worker import serve
 
-PAUSE_SECONDS = 0.06  # OpenBLAS threads spin for 2**26 cycles, about 26 ms, before they sleep
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
@@ -181,7 +180,6 @@ class _Running:
             if number >= case.quick_rounds and time.monotonic() > until:
                 break  # what the case may take is spent, or the machine is busy; the result says how many rounds
             for name in list(running) if number % 2 == 0 else reversed(list(running)):
-                time.sleep(PAUSE_SECONDS)
                 if case.quantity == "memory":
                     measured[name].append(running[name].ask("peak"))
                 else:  # a call that takes longer than blocks do is long enough to be its own warming up

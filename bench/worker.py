@@ -1,4 +1,9 @@
-"""The process in which one peer works, told block by block what to run."""
+"""The process in which one peer works, told block by block what to run.
+
+It answers once its threads sleep: those of OpenBLAS 0.3.31 wait for their next product in a busy loop of 2**28 cycles,
+128 ms at 2.1 GHz, and would take a core from the next peer. A ★ product by MKL took 0.95 ms beside such a thread, 0.45
+without.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +21,7 @@ from bench import machine
 from bench.case import Unavailable, Work
 
 _WARM_SECONDS = 0.2
+_LOOK_SECONDS, _MOST_LOOKS = 0.02, 25  # at whether the threads sleep
 
 
 def serve(pipe: Connection, threads: int, device: str) -> None:
@@ -36,6 +42,7 @@ def serve(pipe: Connection, threads: int, device: str) -> None:
                 }
             else:
                 result = getattr(peer, request)(*arguments)
+                _until_threads_sleep()
             pipe.send(("ok", result))
         except (EOFError, KeyboardInterrupt):
             return
@@ -102,6 +109,14 @@ class _Server:
     def _set_threads(self) -> None:
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(self.threads)
+
+
+def _until_threads_sleep() -> None:
+    for _ in range(_MOST_LOOKS):
+        before = time.process_time()
+        time.sleep(_LOOK_SECONDS)
+        if time.process_time() - before < 0.1 * _LOOK_SECONDS:
+            return
 
 
 def _peak_mb() -> float:

@@ -93,10 +93,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
-        shared = is_shared(
-            *operands[:2]
-        )  # of smaller tensors OpenBLAS is the faster to share out the transforms
-        with held(shared):
+        with held(is_shared(*operands[:2])):
             return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:

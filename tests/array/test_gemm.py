@@ -102,6 +102,31 @@ def test_the_cores_give_what_numpy_gives(pair: tuple[np.ndarray, np.ndarray]) ->
 
 
 @pytest.fixture(scope="module")
+def narrow_blocks() -> Iterator[None]:
+    """Single products in blocks of two columns."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_gemm, "_BLOCK", 2)
+        _gemm._planned.cache_clear()
+        yield
+    _gemm._planned.cache_clear()
+
+
+@needs_openblas
+@given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([4, 5, 6, 8, 12]), st.booleans(), st.booleans())
+def test_blocks_of_columns_give_what_numpy_gives(
+    narrow_blocks: None, rows: int, p: int, columns: int, swapped: bool, given_out: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    M = array(rng, (rows, p), "float64")
+    tubes = array(rng, (columns, p), "float64").T if swapped else array(rng, (p, columns), "float64")
+    out = np.empty((rows, columns)) if given_out else None
+    with on_two_threads():
+        found = _gemm._on_cores(M, tubes, out)
+    close(found, M @ tubes)
+    assert out is None or found is out
+
+
+@pytest.fixture(scope="module")
 def every_size() -> Iterator[None]:
     """No product too small for MKL."""
     with pytest.MonkeyPatch.context() as patch:
