@@ -1,9 +1,9 @@
 """The cores at work on one call: a function run by the caller and by helpers at once, with OpenBLAS held to one thread.
 
-After a product the threads of OpenBLAS wait for the next one in a busy loop of 2**26 cycles, 2**28 from version 0.3.31
-on, which is 128 ms at 2.1 GHz, on cores that helpers could have. So while helpers work OpenBLAS is held to one thread, and as many threads as it had are what there
-are: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and `threadpoolctl` say how many. CUTNN_FACES_OVER_CORES=0 leaves all to
-NumPy; so do other libraries than OpenBLAS.
+After a product the threads of OpenBLAS wait for the next one in a busy loop, of 2**28 cycles in version 0.3.31, 128 ms
+at 2.1 GHz, on cores that helpers could have. So while helpers work OpenBLAS is held to one thread, and as many threads
+as it had are what there are: OMP_NUM_THREADS, OPENBLAS_NUM_THREADS and `threadpoolctl` say how many.
+CUTNN_FACES_OVER_CORES=0 leaves all to NumPy; so do other libraries than OpenBLAS.
 
 One call has the helpers at a time; another thread's call, or a call within one, goes on by itself.
 
@@ -59,19 +59,9 @@ def one_thread(worth: bool = True) -> Iterator[int]:
         turn.release()
 
 
-def held(worth: bool = True) -> contextlib.AbstractContextManager[None]:
-    """Hold OpenBLAS to one thread all through a computation of the calling thread, whose calls have the helpers.
-
-    Not where it is not worth it: nothing changes then.
-    """
-    return _held_through() if worth else _NOTHING
-
-
-_NOTHING = contextlib.nullcontext()
-
-
 @contextlib.contextmanager
-def _held_through() -> Iterator[None]:
+def held() -> Iterator[None]:
+    """Hold OpenBLAS to one thread all through a computation of the calling thread, whose calls have the helpers."""
     global _owner
     with one_thread() as threads:
         if threads == 1 or _owner is not None:

@@ -258,13 +258,18 @@ def record_call(
         recorder.call(function, inputs, outputs, host)
 
 
-def opaque(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a pure function of arrays that looks at their values: a recording takes it as one call."""
+def opaque(function: Callable[..., Any], takes_out: bool = False) -> Callable[..., Any]:
+    """Decorate a pure function of arrays that looks at their values: a recording takes it as one call.
+
+    With `takes_out` its results are a list of new arrays in C order, and it writes them to those of a list `out=`.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         recorder = recording.recorder
-        return function(*args, **kwargs) if recorder is None else recorder.opaque(function, args, kwargs)
+        if recorder is None:
+            return function(*args, **kwargs)
+        return recorder.opaque(function, args, kwargs, takes_out)
 
     return call
 

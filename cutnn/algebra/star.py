@@ -10,6 +10,7 @@ and compression of multiway data, PNAS 118 (2021).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -93,7 +94,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         """
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
-        with held(is_shared(*operands[:2])):
+        with held() if is_shared(*operands[:2]) else contextlib.nullcontext():
             return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:

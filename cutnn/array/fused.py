@@ -278,7 +278,8 @@ def _compiler(xp: Any) -> Any:
 
 
 def _on_cpu(program: Program, shapes: Sequence[Shape], whole: Shape) -> Any:
-    return opaque(on_numba.compiled(program, shapes, whole) or on_numpy.compiled(program, shapes, whole))
+    run = on_numba.compiled(program, shapes, whole) or on_numpy.compiled(program, shapes, whole)
+    return opaque(run, takes_out=True)
 
 
 class _Kernel:

@@ -291,7 +291,13 @@ class Recorder:
         kept = bool(host) or not outputs
         self._record(function, inputs + outputs, {}, outputs, read=inputs + outputs, kept=kept)
 
-    def opaque(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def opaque(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        takes_out: bool = False,
+    ) -> Any:
         """As `device.opaque`."""
         if not any(type(x) is Recorded for x in arrays_in((args, kwargs))):
             with _suspended():
@@ -301,6 +307,10 @@ class Recorder:
             with _suspended():
                 return function(*args, **kwargs)
 
+        if takes_out:
+            given = [self._given(x) for x in quietly(*plain(args), **plain(kwargs))]
+            self._record(function, args, {**kwargs, "out": given}, given)
+            return given
         return self.apply(quietly, args, kwargs)
 
     def read(self, x: Recorded, kind: str, convert: Callable[[Any], Any]) -> Any:

@@ -36,7 +36,7 @@ import numpy
 from cutnn.array import _mkl
 from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import Node
-from cutnn.array._fused.shapes import Shape, collapsed, parts, shared
+from cutnn.array._fused.shapes import Run, Shape, collapsed, parts, places, shared
 
 WORTH = 16384
 """Entries from which a loop is taken; below, NumPy's ufuncs take no longer and need no compiler."""
@@ -44,17 +44,17 @@ WORTH = 16384
 _PART = 32768  # entries that a helper takes at a time
 
 
-def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Callable[..., list[Any]] | None:
-    """run(leaves, uniforms) for arrays of these shapes, as `on_numpy.compiled` has it; None where NumPy should."""
+def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run | None:
+    """run(leaves, uniforms, out) for arrays of these shapes, as `on_numpy.compiled` has it; None where NumPy should."""
     if math.prod(whole) < WORTH or not takes(program):
         return None
     shape, forms = collapsed(whole, shapes)
     text = _text(program, forms, len(shape))
     kinds = [node.dtype for node in program.outputs]
 
-    def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
+    def run(leaves: Sequence[Any], uniforms: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
         given = [numpy.ascontiguousarray(x.reshape(form)) for x, form in zip(leaves, forms, strict=True)]
-        outputs = [numpy.empty(shape, kind) for kind in kinds]
+        outputs = places(shape, kinds, out)
         _on_all_cores(text, shape, (*given, *uniforms, *outputs))
         return [y.reshape(whole) for y in outputs]
 

@@ -17,7 +17,7 @@ import numpy
 
 from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import OPERATIONS, Node
-from cutnn.array._fused.shapes import Shape, collapsed, node_shapes, parts, place_in, shared
+from cutnn.array._fused.shapes import Run, Shape, collapsed, node_shapes, parts, place_in, places, shared
 
 BLOCKS = (65536, 131072)
 """The least and the most entries a block; between them there are four blocks."""
@@ -25,14 +25,22 @@ BLOCKS = (65536, 131072)
 IN_PLACE = 65536
 """Entries a block where arrays are written in place."""
 
-Run = Callable[[Sequence[Any], Sequence[Any]], list[Any]]
-
 
 def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run:
-    """What runs a program on arrays of these shapes: run(leaves, uniforms) makes the outputs, each of shape `whole`."""
-    if math.prod(whole) < 2 * BLOCKS[0]:
-        return _made(_direct(program, node_shapes(program, shapes)))
-    return _over_blocks(program, shapes, whole)
+    """What runs a program on arrays of these shapes, whose outputs are each of shape `whole`."""
+    if math.prod(whole) >= 2 * BLOCKS[0]:
+        return _over_blocks(program, shapes, whole)
+    found = node_shapes(program, shapes)
+    new, into = (
+        _made(_direct(program, found)),
+        functools.cache(lambda: _made(_direct(program, found, into=True))),
+    )
+
+    def run(leaves: Sequence[Any], uniforms: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
+        results: list[Any] = new(leaves, uniforms) if out is None else into()(leaves, uniforms, out)
+        return results
+
+    return run
 
 
 def compiled_into(program: Program) -> Callable[..., None]:
@@ -69,25 +77,27 @@ def _over_blocks(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run
     operands = [*program.leaves, *small]
     shape, forms = collapsed(whole, [found[node] for node in operands])
     todo = parts(shape, _entries(math.prod(shape)))
-    places = [[place_in(place, form) for form in forms] for place in todo]
+    given_places = [[place_in(place, form) for form in forms] for place in todo]
     first = _made(_direct(program, found, small)) if small else lambda leaves, uniforms: []
     text, kinds = _block(program, set(operands), {})
     block = _made(text)
     largest = tuple([p.stop - p.start for p in todo[0]]) + shape[len(todo[0]) :]
     kinds_out = [node.dtype for node in program.outputs]
 
-    def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> list[Any]:
+    def run(leaves: Sequence[Any], uniforms: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
         given = [*leaves, *first(leaves, uniforms)]
         given = [x.reshape(form) for x, form in zip(given, forms, strict=True)]
-        outputs = [numpy.empty(shape, kind) for kind in kinds_out]
+        outputs = places(shape, kinds_out, out)
 
         def work(items: Iterator[int]) -> None:
             scratch = [numpy.empty(largest, kind) for kind in kinds]
             for i in items:
-                out = [y[todo[i]] for y in outputs]
-                size = out[0].shape
+                own = [y[todo[i]] for y in outputs]
+                size = own[0].shape
                 spare = scratch if size == largest else [w[tuple(map(slice, size))] for w in scratch]
-                block([x[place] for x, place in zip(given, places[i], strict=True)], uniforms, out, spare)
+                block(
+                    [x[place] for x, place in zip(given, given_places[i], strict=True)], uniforms, own, spare
+                )
 
         shared(work, range(len(todo)))
         return [y.reshape(whole) for y in outputs]
@@ -98,15 +108,28 @@ def _over_blocks(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run
 # ------------------------------------------------------------------------------------------------- the texts
 
 
-def _direct(program: Program, shapes: dict[Node, Shape], wanted: Sequence[Node] | None = None) -> str:
-    """run(leaves, uniforms): the results of `wanted`, arrays that NumPy makes, or the memory of a dead one."""
+def _direct(
+    program: Program, shapes: dict[Node, Shape], wanted: Sequence[Node] | None = None, into: bool = False
+) -> str:
+    """run(leaves, uniforms): the results of `wanted`, arrays that NumPy makes, or the memory of a dead one.
+
+    With `into` it is run(leaves, uniforms, outputs), and the results go there.
+    """
     ends = list(program.outputs) if wanted is None else list(wanted)
     body = program.body if wanted is None else wanted
     names = _names(program)
     last = _last_uses(body, ends)
     lines = []
+    target: dict[Node, str] = {}
+    if into:
+        lines.append("    (" + "".join(f"y{i}, " for i in range(len(ends))) + ") = outputs")
+        target = {node: f"y{i}" for i, node in enumerate(ends) if node in set(body)}
     for k, node in enumerate(body):
         args = [names[a] for a in node.args]
+        if node in target:
+            names[node] = target[node]
+            lines.append("    " + _call_into(node, args, target[node]))
+            continue
         names[node] = f"t{k}"
         spare = ""
         if OPERATIONS[node.op].ufunc is not None and shapes[node]:
@@ -115,6 +138,9 @@ def _direct(program: Program, shapes: dict[Node, Shape], wanted: Sequence[Node] 
                     spare = f", out={names[a]}"  # its memory
                     break
         lines.append(f"    t{k} = {_call(node, args)[:-1]}{spare})")
+    if into:
+        lines += [f"    copyto(y{i}, {names[n]})" for i, n in enumerate(ends) if target.get(n) != f"y{i}"]
+        return "\n".join([_head(program, "leaves, uniforms, outputs"), *lines, "    return outputs"])
     results = ", ".join([names[node] for node in ends])
     return "\n".join([_head(program, "leaves, uniforms"), *lines, f"    return [{results}]"])
 

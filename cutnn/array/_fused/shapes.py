@@ -14,6 +14,8 @@ from cutnn.array._fused.graph import Node
 
 Shape = tuple[int, ...]
 Place = tuple[slice, ...]
+Run = Callable[..., list[Any]]
+"""run(leaves, uniforms, out=None): the outputs of a program, new arrays in C order, or those of the list `out`."""
 
 
 def node_shapes(program: Program, leaves: Sequence[Shape]) -> dict[Node, Shape]:
@@ -66,6 +68,13 @@ def parts(shape: Shape, entries: int) -> list[Place]:
 def place_in(place: Place, shape: Shape) -> Place:
     """The part of an operand that goes with a part of the whole."""
     return tuple([p if n != 1 else slice(None) for p, n in zip(place, shape, strict=False)])
+
+
+def places(shape: Shape, kinds: Sequence[Any], out: Sequence[Any] | None) -> list[Any]:
+    """Where the outputs go, seen in that shape: new arrays, or those given, which are in C order."""
+    if out is None:
+        return [numpy.empty(shape, kind) for kind in kinds]
+    return [y.reshape(shape) for y in out]
 
 
 def shared(work: Callable[[Iterator[Any]], None], todo: Sequence[Any]) -> None:
