@@ -42,7 +42,8 @@ def unary(name: str, rule: Rule, fit: bool = False) -> Callable[[Any], Any]:
                 function = functions.learn(type(x), x)
             return function(x)
         value = x.value
-        ans = call(value)
+        function = table.get(type(value))
+        ans = call(value) if function is None else function(value)
         tape = x.tape
         if fit and ans.dtype != value.dtype:
             tape.append(((x.slot, _fitted, (rule, value.shape, value.dtype, *save(ans, value))),))
@@ -91,7 +92,10 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
         else:
             tape = x2.tape
             value2 = x2.value
-        function = table.get(type(value1)) if type(value1) is type(value2) else None
+        kind = type(value1)
+        if kind is not type(value2):
+            kind = type(value2) if kind in _SCALARS else kind if type(value2) in _SCALARS else None
+        function = table.get(kind)
         ans = call(value1, value2) if function is None else function(value1, value2)
         shape, dtype = ans.shape, ans.dtype
         if traced1:

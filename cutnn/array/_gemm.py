@@ -30,6 +30,9 @@ from cutnn._cores import one_thread, share, threads
 from cutnn.array import _mkl, _precision, _rounded
 from cutnn.device import is_numpy, recording
 
+_SMALL = _mkl.WORTH
+"""Multiplications below which nobody but NumPy is asked."""
+
 _WORTH = 2_500_000
 """Multiplications from which the cores share a product: to part and to join takes 25 µs.
 
@@ -51,22 +54,43 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
 
     `out` is NumPy's, contiguous. While a step is captured (`ct.capture`) the recording makes the product.
     """
-    # Most products are of small plain arrays, and nobody is asked about those.
-    recorder = None if type(x1) is type(x2) is numpy.ndarray else recording.recorder
     if _precision.in_use and (precision := _precision.get_precision()) != "float32":
         rounded = functools.partial(_rounded_matmul, precision)
-        if recorder is not None and is_numpy(x1) and is_numpy(x2):
-            return recorder.matmul(rounded, x1, x2)
+        if recording.recorder is not None and _is_recorded(x1, x2):
+            return recording.recorder.matmul(rounded, x1, x2)
         return rounded(x1, x2, out)
-    if recorder is not None:
-        return recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
-    if type(x1) is numpy.ndarray and x1.ndim > 1 < x2.ndim:
-        work = x1.size * x2.shape[-1]
-        if work >= _mkl.WORTH and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
-            return product
-        if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:
-            return _on_cores(x1, x2, out)
+    if (
+        type(x1) is type(x2) is numpy.ndarray
+    ):  # a recorder is not asked: most products are of small plain arrays
+        if not x1.ndim > 1 < x2.ndim:
+            pass
+        elif x1.size * x2.shape[-1] >= _SMALL:
+            if x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
+                return product
+            if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:
+                return _on_cores(x1, x2, out)
+        elif out is None and x1.ndim == x2.ndim == 2 and _is_dots(x1, x2):
+            return x1.dot(x2)
+    elif recording.recorder is not None:
+        return recording.recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
     return x1 @ x2 if out is None else numpy.matmul(x1, x2, out=out)
+
+
+def _is_dots(x1: Any, x2: Any) -> bool:
+    """Whether NumPy's `dot` makes this product of two matrices to the same bits: 4×4 by 4×4 takes 0.3 µs less by it."""
+    return (
+        x1.flags.forc
+        and x2.flags.forc
+        and x1.itemsize > 2
+        and 1 not in x1.shape
+        and x2.shape[1] != 1
+        and x1.shape[1] == x2.shape[0]
+    )
+
+
+def _is_recorded(x1: Any, x2: Any) -> bool:
+    """Whether the one or the other is an array of a step that is captured, in place of NumPy's."""
+    return is_numpy(x1) and is_numpy(x2) and not type(x1) is type(x2) is numpy.ndarray
 
 
 def _rounded_matmul(precision: str, x1: Any, x2: Any, out: Any = None) -> Any:

@@ -66,7 +66,13 @@ def matmul(x1: Any, x2: Any, /) -> Any:
         raise TypeError(f"matmul: expected two arrays, got {_kind(x1)} and {_kind(x2)}") from None
     if len(shape1) < 2 or len(shape2) < 2:
         return _matmul_of_vectors(x1, x2)
-    ans = matmul(value1, value2)
+    if type(value1) is Traced or type(value2) is Traced:
+        ans = matmul(value1, value2)
+    else:
+        try:
+            ans = _product(value1, value2)
+        except ValueError as error:
+            explain("matmul", error, value1, value2)
     same = value1.dtype == value2.dtype and (len(shape1) == len(shape2) == 2 or shape1[:-2] == shape2[:-2])
     if traced1:
         link1: tuple[Any, ...]
@@ -257,7 +263,7 @@ def _is_swapped(x: Any) -> bool:
     Its cotangent is then made so that swapped back it is contiguous as well: where K and Kᵀ are both used, as in a
     leapfrog step, their cotangents are added, and of 1.2 MB that took 0.6 ms across the axes, and 0.1 along them.
     """
-    return is_numpy(x) and x.size >= _LARGE and not x.flags.c_contiguous and x.mT.flags.c_contiguous
+    return x.size >= _LARGE and is_numpy(x) and not x.flags.c_contiguous and x.mT.flags.c_contiguous
 
 
 def _left_fitted(g: Any, x2: Any, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -185,14 +185,12 @@ class InPlace:
         pieces = [piece for piece in pieces if piece[0].size]
         if not pieces:
             return
-        first = pieces[0][0]
-        xp = namespace(*[x for piece in pieces for x in piece])
-        key = (xp, first.dtype, len(numbers), on_numba.WORTH <= max(piece[0].size for piece in pieces))
+        arrays = [x for piece in pieces for x in piece]
+        xp, dtype = namespace(*arrays), arrays[0].dtype
+        key = (xp, dtype, len(numbers), on_numba.WORTH <= max([piece[0].size for piece in pieces]))
         if _on and key not in self._kernels:
-            self._kernels[key] = self._compiled(xp, numpy.dtype(first.dtype), len(numbers), key[-1])
-        run = (
-            self._kernels.get(key) if all(x.dtype == first.dtype for piece in pieces for x in piece) else None
-        )
+            self._kernels[key] = self._compiled(xp, numpy.dtype(dtype), len(numbers), key[-1])
+        run = self._kernels.get(key) if all([x.dtype == dtype for x in arrays]) else None
         if run is not None:
             run(pieces, numbers)
             return

@@ -13,7 +13,7 @@ import numpy as np
 from cutnn.device import namespace
 from cutnn.nn import Module
 
-GATHERED = 4096
+GATHERED = 8192
 """Entries below which the leaves of NumPy are gathered, as many as come to 32768, to be updated by one call."""
 
 
@@ -44,7 +44,7 @@ class Group:
         self.runs: list[tuple[slice, list[Any], Any]] = []
         begin = 0
         for end in range(1, len(self.flats) + 1):
-            small = self.xp is np and starts[end] - starts[begin] < 8 * GATHERED
+            small = self.xp is np and starts[end] - starts[begin] < 4 * GATHERED
             if (
                 end < len(self.flats)
                 and small

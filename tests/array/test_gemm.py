@@ -36,6 +36,7 @@ def on_two_threads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_gemm, "_WORTH", 0)
         patch.setattr(_mkl, "_library", lambda: None)
+        patch.setattr(_gemm, "_SMALL", 0)
         blas.set_threads(2)
         with _cores.held():
             assert _cores.threads() == 2 and blas.get_threads() == 1

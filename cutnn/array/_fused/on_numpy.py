@@ -54,9 +54,12 @@ def compiled_into(program: Program) -> Callable[..., None]:
 
     def run(leaves: Sequence[Any], uniforms: Sequence[Any]) -> None:
         size = leaves[0].size
+        if size <= IN_PLACE:
+            block(leaves, uniforms, leaves[:count], [numpy.empty(size, kind) for kind in kinds])
+            return
 
         def work(parts: Iterator[slice]) -> None:
-            scratch = [numpy.empty(min(size, IN_PLACE), kind) for kind in kinds]
+            scratch = [numpy.empty(IN_PLACE, kind) for kind in kinds]
             for part in parts:
                 own = [x[part] for x in leaves]
                 block(own, uniforms, own[:count], [w[: part.stop - part.start] for w in scratch])
