@@ -95,7 +95,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         operands = self._operands("product", A, B, *more)
         check.factors(self, "product", *operands)
         with held() if is_shared(*operands[:2]) else contextlib.nullcontext():
-            return self.inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
+            return self._inverse(functools.reduce(ct.matmul, [self._forward(T) for T in operands]))
 
     def forward(self, A: Any) -> Any:
         """Â, the transform of every tube of A.
@@ -118,10 +118,7 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         >>> star.inverse(star.forward(star.random(2, 3))).dtype
         dtype('float64')
         """
-        A_hat = check.transformed(self, A_hat)
-        for transform, axis in reversed(self._order):
-            A_hat = transform.inverse(A_hat, axis)
-        return A_hat
+        return self._inverse(check.transformed(self, A_hat))
 
     # ---------------------------------------------------------------------------------------- new tensors
 
@@ -360,6 +357,11 @@ class StarAlgebra(Factorisations, SpectralFunctions):
         for transform, axis in self._order:
             A = transform.forward(A, axis)
         return A
+
+    def _inverse(self, A_hat: Any) -> Any:
+        for transform, axis in reversed(self._order):
+            A_hat = transform.inverse(A_hat, axis)
+        return A_hat
 
     def _batch(self, A: Any) -> tuple[int, ...]:
         return tuple(A.shape[: A.ndim - 2 - len(self.shape)])

@@ -92,10 +92,10 @@ def binary(name: str, x1: Rule, x2: Rule) -> Callable[[Any, Any], Any]:
         else:
             tape = x2.tape
             value2 = x2.value
-        kind = type(value1)
-        if kind is not type(value2):
-            kind = type(value2) if kind in _SCALARS else kind if type(value2) in _SCALARS else None
-        function = table.get(kind)
+        owner: type | None = type(value1)  # of arrays, or of the one beside a number
+        if owner is not type(value2):
+            owner = type(value2) if owner in _SCALARS else owner if type(value2) in _SCALARS else None
+        function = table.get(owner)
         ans = call(value1, value2) if function is None else function(value1, value2)
         shape, dtype = ans.shape, ans.dtype
         if traced1:
@@ -168,7 +168,7 @@ class _Functions:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.known: dict[type, Any] = {}
+        self.known: dict[type | None, Any] = {}
         self.change: Change = unwatched
 
     def of(self, *args: Any) -> Any:
