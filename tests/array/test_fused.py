@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cutnn as ct
-from cutnn.array import fused
+from cutnn.array import _mkl, fused
 from cutnn.array._fused import on_cuda, on_numba, on_numpy
 from cutnn.array._fused.derive import Program, derive, pair
 from cutnn.array._fused.graph import Node
@@ -470,6 +470,51 @@ class TestNumba:
             lambda x: ct.clip(x, -0.5, 0.5),
         ):
             np.testing.assert_array_equal(self.loop(f)(x), f(x))
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.integers(1, 50))
+    def test_the_parts_hold_each_entry_once(self, shape, entries):
+        count = np.zeros(shape, int)
+        edges = on_numba._edges(tuple(shape), entries)
+        assert edges.dtype == np.uint64
+        for part in edges.reshape(len(edges), len(shape), 2):
+            count[tuple(slice(int(begin), int(end)) for begin, end in part)] += 1
+        assert (count == 1).all()
+
+    def test_it_runs_on_the_threads_of_mkl(self):
+        if _mkl.openmp_threads() == 1:
+            pytest.skip("MKL is not installed, or has one thread")
+        numba = pytest.importorskip("numba")
+        x = draw((1 << 17,), "f4", 3)
+        f = lambda x: ct.tanh(x) * 2 + x  # noqa: E731
+        numba.set_num_threads(1)
+        try:
+            close(self.loop(f)(x), f(x))
+            assert numba.threading_layer() == "omp"
+            assert numba.get_num_threads() == 1  # as many as it had before
+        finally:
+            numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_fork_goes_on_without_its_threads(self):
+        code = """if True:
+            import os
+            import numpy as np
+            import cutnn as ct
+            from cutnn.array import _mkl
+            from cutnn.array.fused import fuse
+            step = fuse(lambda x, y: ct.tanh(x) * y)
+            A = np.linspace(0, 1, 1 << 17, dtype="f4").reshape(32, 64, 64)
+            here = ct.matmul(A, A), step(A, A)
+            child = os.fork()
+            if child == 0:
+                there = ct.matmul(A, A), step(A, A)
+                right = all(np.allclose(x, y, rtol=1e-5) for x, y in zip(here, there, strict=True))
+                os._exit(0 if right and _mkl.openmp_threads() == 1 else 7)
+            raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
 
     def test_what_it_leaves_to_numpy(self):
         for f, kind in ((ct.tanh, "f8"), (ct.sin, "f4"), (ct.tanh, "c8"), (ct.log, "f8")):

@@ -4,6 +4,7 @@ import functools
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import worker
 from bench.case import Case, Cost, Growth, Peer, Share, Target, Unavailable, Work
 from bench.harness import BenchmarkError, case_names, load_case, measure, measure_limits, worker_environment
 from bench.machine import cores, host_kind, rates, version
@@ -293,3 +295,19 @@ def test_a_gpu_that_is_missing_is_said() -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "no library here can use it" in done.stderr
+
+
+def test_a_worker_answers_once_its_threads_sleep() -> None:
+    ended: list[bool] = []
+
+    def busy() -> None:
+        until = time.perf_counter() + 0.15
+        while time.perf_counter() < until:
+            pass
+        ended.append(True)
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    worker._until_threads_sleep()
+    assert ended
+    thread.join()
