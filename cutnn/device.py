@@ -261,7 +261,7 @@ def record_call(
 def opaque(function: Callable[..., Any], takes_out: bool = False) -> Callable[..., Any]:
     """Decorate a pure function of arrays that looks at their values: a recording takes it as one call.
 
-    With `takes_out` its results are a list of new arrays in C order, and it writes them to those of a list `out=`.
+    With `takes_out` its results are a list of new arrays, and it writes them to those of a list `out=` that lie alike.
     """
 
     @functools.wraps(function)

@@ -30,20 +30,24 @@ from cutnn._cores import one_thread, share, threads
 from cutnn.array import _mkl, _precision, _rounded
 from cutnn.device import is_numpy, recording
 
-_SMALL = _mkl.WORTH
-"""Multiplications below which nobody but NumPy is asked."""
-
 _WORTH = 2_500_000
 """Multiplications from which the cores share a product: to part and to join takes 25 µs.
 
 Steps of the Hamiltonian network for CIFAR-10 (depth 4, batch 32) took 11 % less time than with 20 million.
 """
 
-_BLOCK = 768
-"""Columns at most, of a single product of few rows, that are one product of a batch.
+_BLOCKS = range(768, 127, -1)
+"""How many columns of a single product of few rows are one product of a batch, where they come out even.
 
 So small ones OpenBLAS multiplies without packing them: 32×32 by 32×9216 takes 280 µs on one core in 12 of them, 312
 whole.
+"""
+
+_UNPACKED = 1_000_000
+"""Multiplications up to which OpenBLAS packs nothing.
+
+It is slow then where the second matrix lies by columns: 32 faces of 96×32 by (96×32)ᵀ take 240 µs on one core, and 185
+with a copy of it; of 96×256 by (96×256)ᵀ, which are packed, 1740 and 2500.
 """
 
 _Place = tuple[slice | EllipsisType, ...]
@@ -59,32 +63,42 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
         if recording.recorder is not None and _is_recorded(x1, x2):
             return recording.recorder.matmul(rounded, x1, x2)
         return rounded(x1, x2, out)
-    if (
-        type(x1) is type(x2) is numpy.ndarray
-    ):  # a recorder is not asked: most products are of small plain arrays
-        if not x1.ndim > 1 < x2.ndim:
-            pass
-        elif x1.size * x2.shape[-1] >= _SMALL:
-            if x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
-                return product
-            if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:
-                return _on_cores(x1, x2, out)
-        elif out is None and x1.ndim == x2.ndim == 2 and _is_dots(x1, x2):
-            return x1.dot(x2)
+    if type(x1) is type(x2) is numpy.ndarray:
+        # A recorder is not asked: most products are of small plain arrays.
+        if x1.ndim > 1 < x2.ndim and (product := _faster(x1, x2, out)) is not None:
+            return product
     elif recording.recorder is not None:
         return recording.recorder.matmul(numpy.matmul if _is_numpys(x1, x2) else matmul, x1, x2)
     return x1 @ x2 if out is None else numpy.matmul(x1, x2, out=out)
 
 
+def _faster(x1: Any, x2: Any, out: Any) -> Any:
+    """The product by a faster road than NumPy's `matmul`; None where there is none."""
+    work = x1.size * x2.shape[-1]
+    if work < _mkl.WORTH:
+        return x1.dot(x2) if out is None and x1.ndim == x2.ndim == 2 and _is_dots(x1, x2) else None
+    is_small = (
+        work < _mkl.SHARED and x1.ndim == x2.ndim == 2 and threads() > 1
+    )  # as fast by OpenBLAS, on one thread
+    if not is_small and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
+        return product
+    if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:
+        return _on_cores(x1, x2, out)
+    return None
+
+
 def _is_dots(x1: Any, x2: Any) -> bool:
     """Whether NumPy's `dot` makes this product of two matrices to the same bits: 4×4 by 4×4 takes 0.3 µs less by it."""
     return (
-        x1.flags.forc
-        and x2.flags.forc
+        x1.dtype == x2.dtype
         and x1.itemsize > 2
+        and x1.shape[1] == x2.shape[0]
         and 1 not in x1.shape
         and x2.shape[1] != 1
-        and x1.shape[1] == x2.shape[0]
+        and (flags1 := x1.flags).forc
+        and (flags2 := x2.flags).forc
+        and flags1.aligned
+        and flags2.aligned
     )
 
 
@@ -128,9 +142,18 @@ def _on_cores(x1: Any, x2: Any, out: Any = None) -> Any:
         if plan.blocks > 1:
             x2, product = _in_blocks(x2, plan.blocks), _in_blocks(product, plan.blocks)
 
+        rows, (inner, columns) = x1.shape[-2], x2.shape[-2:]
+        copied = (
+            product.ndim > 2
+            and x2.strides[-1] != x2.itemsize
+            and inner <= rows
+            and rows * inner * columns <= _UNPACKED
+        )
+
         def multiply(parts: Iterator[tuple[Any, Any, Any]]) -> None:
             for first, second, place in parts:
-                numpy.matmul(x1[first], x2[second], out=product[place])
+                right = numpy.ascontiguousarray(x2[second]) if copied else x2[second]
+                numpy.matmul(x1[first], right, out=product[place])
 
         share(multiply, plan.parts, cores)
         return whole
@@ -150,15 +173,15 @@ def _planned(shape1: tuple[int, ...], shape2: tuple[int, ...], cores: int) -> _P
     rows, columns = shape[-2:]
     blocks = 1
     if len(shape) == 2 and rows < columns:
-        width = next((w for w in range(_BLOCK, _BLOCK // 6, -1) if columns % w == 0), columns)
-        blocks = columns // width
+        even = [columns // w for w in _BLOCKS if columns % w == 0 and rows * shape1[-1] * w <= _UNPACKED]
+        blocks = next((n for n in even if n % cores == 0), even[0] if even else 1)
     parted = (blocks, rows, columns // blocks) if blocks > 1 else shape
     batch = parted[:-2]
     candidates = range(len(batch) if math.prod(batch) >= cores else len(parted))
     axis = max(candidates, key=parted.__getitem__) - len(parted)
     count = min(parted[axis], cores)
     edges = [i * parted[axis] // count for i in range(count + 1)]
-    shape2 = parted if blocks > 1 else shape2
+    shape2 = (blocks, shape2[0], columns // blocks) if blocks > 1 else shape2
     parts = [
         (
             () if axis == -1 else _place(shape1, axis, part),

@@ -55,7 +55,7 @@ def explain(name: str, error: Exception, *arrays: Any) -> NoReturn:
     """Raise a library's error again, with the function and the shapes that it was about."""
     shapes = " and ".join(str(x.shape) for x in arrays if hasattr(x, "shape"))
     about = f" (given an array of shape {shapes})" if shapes else ""
-    raise type(error)(f"{name}: {error}{about}") from None
+    raise type(error)(f"{name}: {str(error).removeprefix(f'{name}: ')}{about}") from None
 
 
 def normal_axis(name: str, axis: int, ndim: int) -> int:

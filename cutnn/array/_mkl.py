@@ -2,7 +2,8 @@
 
 Found beside NumPy, which keeps its own BLAS: `pip install 'cutnn[cpu]'` brings it, CUTNN_MKL=0 declines. Its threads
 are those of GNU OpenMP, and fused loops run on them as well (`_fused/on_numba.py`). They do not outlive a fork: in the
-child products and loops are left to NumPy and the helpers of `cutnn/_cores.py`.
+child products and loops are left to NumPy and the helpers of `cutnn/_cores.py`. `numpy.errstate` does not see what it
+does.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ import numpy
 
 from cutnn.array._strides import Form, layout, merged, over
 
-WORTH = 500_000
-"""Multiplications from which MKL is asked: of 4×4 by 4×4 the call takes 11 µs, NumPy's 2."""
+WORTH = 1 << 18
+"""Multiplications from which MKL is asked: of 4×4 by 4×4 the call takes 11 µs, NumPy's 2.
 
-_SHARED = 2_000_000  # multiplications from which the columns of a single product are shared among the cores
+From as many on OpenBLAS takes threads, for which the next loop on those of OpenMP would have to wait.
+"""
+
+SHARED = 2_000_000
+"""Multiplications from which the columns of a single product are shared among the cores."""
+
 _LONG = 4  # columns a row, from which a single product is of few rows and many columns
 _ROW_MAJOR, _AS_IT_IS, _TRANSPOSED = 101, 111, 112
 _GNU_THREADS = 3
@@ -34,15 +40,15 @@ def is_here() -> bool:
 
 
 def openmp_threads() -> int:
-    """How many threads of GNU OpenMP MKL has; 1 where it is not at hand, or was given others."""
+    """How many threads of GNU OpenMP MKL has; 0 where it is not at hand, or was given others."""
     library = _library()
-    return library.threads if library is not None and library.openmp else 1
+    return library.get_threads() if library is not None and library.openmp else 0
 
 
 def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
     """x1 @ x2 for NumPy arrays of one dtype, two axes or more; None where MKL is not at hand, or cannot do it."""
     library = _library()
-    if library is None:
+    if library is None or not x1.dtype.isnative:
         return None
     plan = _planned(library, x1.dtype.char, x1.shape, x1.strides, x2.shape, x2.strides)
     if plan is None:
@@ -61,7 +67,9 @@ class _Interface(ctypes.Structure):
     ]  # fmt: skip
 
 
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer = ctypes.pythonapi[
+    "PyCapsule_GetPointer"
+]  # one of our own: the attribute of that name is everybody's
 _pointer.restype, _pointer.argtypes = _POINTER, [ctypes.py_object, ctypes.c_char_p]
 _read, _data = _POINTER.from_address, _Interface.data.offset
 
@@ -119,11 +127,8 @@ def _planned(
         for (by_columns, leading), step in zip((lies1, lies2), steps, strict=True)
     )
     run = library.batch
-    if count == 1:
-        if rows * p * columns < _SHARED:
-            return None  # NumPy is as fast
-        if columns >= _LONG * rows and library.threads > 1:
-            run = library.by_columns
+    if count == 1 and rows * p * columns >= SHARED and columns >= _LONG * rows and library.threads > 1:
+        run = library.by_columns
     return _Plan((*batch, rows, columns), run(char, count, rows, columns, p, a, b))
 
 
@@ -131,7 +136,8 @@ class _MKL:
     """The library, and its two forms of a product, as functions of three addresses."""
 
     def __init__(self, library: Any, openmp: bool) -> None:
-        self.threads: int = library.MKL_Get_Max_Threads()
+        self.get_threads: Callable[[], int] = library.MKL_Get_Max_Threads
+        self.threads = self.get_threads()
         self.openmp = openmp
         self.scalars: dict[str, tuple[Any, Any]] = {}  # 1 and 0 as BLAS takes them, by the letter of a dtype
         self.strided: dict[str, Any] = {}
@@ -198,11 +204,26 @@ def _library() -> _MKL | None:
         library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         layer = os.environ.get("MKL_THREADING_LAYER", "GNU")
         if "MKL_THREADING_LAYER" not in os.environ:
-            ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
+            _load_openmp()
             library.MKL_Set_Threading_Layer(_GNU_THREADS)
         return _MKL(library, layer == "GNU")
     except (OSError, AttributeError):
         return None
+
+
+def _load_openmp() -> None:
+    """GNU OpenMP, with threads that sleep after 0.7 ms in place of 20, unless the environment says how long they wait.
+
+    Where another thread takes a core, of OpenBLAS say, a barrier waits for it: a loop of 50 µs then took 4 ms.
+    """
+    patient = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+    if not patient:
+        os.environ["GOMP_SPINCOUNT"] = "10000"  # it is read when the library is loaded
+    try:
+        ctypes.CDLL("libgomp.so.1", mode=ctypes.RTLD_GLOBAL)
+    finally:
+        if not patient:
+            del os.environ["GOMP_SPINCOUNT"]
 
 
 def _forget() -> None:

@@ -72,6 +72,25 @@ def test_results_in_given_arrays(way, f, shape):
         np.testing.assert_array_equal(x, y)
 
 
+def test_two_equal_results_are_two_arrays(way):
+    a, b = fuse(lambda z: (z * 2, z * 2))(np.ones(3))
+    assert not np.shares_memory(a, b)
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (5,)])
+@pytest.mark.parametrize("dtype", ["f4", "c8", "c16"])
+def test_captured_chains_round_as_plain_ones(way, shape, dtype):
+    f = fuse(lambda a, b, c: (a + b) * c)
+    run = ct.capture(lambda *x: f(*x))
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        x = [np.asarray(rng.standard_normal(shape)).astype(dtype) for _ in range(3)]
+        if x[0].dtype.kind == "c":
+            x = [np.asarray(a + 1j * rng.standard_normal(shape)).astype(dtype) for a in x]
+        assert np.asarray(run(*x)).tobytes() == np.asarray(f(*x)).tobytes()
+
+
 def draw(shape, dtype, seed):
     rng = np.random.default_rng(seed)
     x = rng.uniform(0.3, 1.5, size=shape) * rng.choice([-1, 1], size=shape)
@@ -472,18 +491,24 @@ class TestNumba:
             np.testing.assert_array_equal(self.loop(f)(x), f(x))
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.integers(1, 50))
-    def test_the_parts_hold_each_entry_once(self, shape, entries):
+    @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.integers(1, 9))
+    def test_the_parts_hold_each_entry_once(self, shape, parts):
         count = np.zeros(shape, int)
-        edges = on_numba._edges(tuple(shape), entries)
-        assert edges.dtype == np.uint64
+        edges = on_numba._edges(tuple(shape), parts)
+        assert edges.dtype == np.uint64 and len(edges) == min(parts, max(shape))
         for part in edges.reshape(len(edges), len(shape), 2):
             count[tuple(slice(int(begin), int(end)) for begin, end in part)] += 1
         assert (count == 1).all()
 
+    @pytest.mark.parametrize("shape", [(33, 1024), (9, 4096), (5, 20000), (32, 1920), (3, 4, 50)])
+    def test_the_parts_are_even(self, shape):
+        edges = on_numba._edges(shape, 2).reshape(2, len(shape), 2)
+        sizes = (edges[..., 1] - edges[..., 0]).prod(axis=1)
+        assert sizes.max() <= 0.6 * sizes.sum()
+
     def test_it_runs_on_the_threads_of_mkl(self):
-        if _mkl.openmp_threads() == 1:
-            pytest.skip("MKL is not installed, or has one thread")
+        if not _mkl.openmp_threads():
+            pytest.skip("MKL is not installed, or was given other threads")
         numba = pytest.importorskip("numba")
         x = draw((1 << 17,), "f4", 3)
         f = lambda x: ct.tanh(x) * 2 + x  # noqa: E731
@@ -510,7 +535,7 @@ class TestNumba:
             if child == 0:
                 there = ct.matmul(A, A), step(A, A)
                 right = all(np.allclose(x, y, rtol=1e-5) for x, y in zip(here, there, strict=True))
-                os._exit(0 if right and _mkl.openmp_threads() == 1 else 7)
+                os._exit(0 if right and not _mkl.openmp_threads() else 7)
             raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import cutnn as ct
@@ -36,7 +36,7 @@ def on_two_threads() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_gemm, "_WORTH", 0)
         patch.setattr(_mkl, "_library", lambda: None)
-        patch.setattr(_gemm, "_SMALL", 0)
+        patch.setattr(_mkl, "WORTH", 0)
         blas.set_threads(2)
         with _cores.held():
             assert _cores.threads() == 2 and blas.get_threads() == 1
@@ -106,32 +106,93 @@ def test_the_cores_give_what_numpy_gives(pair: tuple[np.ndarray, np.ndarray]) ->
 def narrow_blocks() -> Iterator[None]:
     """Single products in blocks of two columns."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_gemm, "_BLOCK", 2)
+        patch.setattr(_gemm, "_BLOCKS", range(2, 0, -1))
         _gemm._planned.cache_clear()
         yield
     _gemm._planned.cache_clear()
 
 
 @needs_openblas
-@given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([4, 5, 6, 8, 12]), st.booleans(), st.booleans())
+@given(
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.sampled_from([4, 5, 6, 8, 12]),
+    st.sampled_from(DTYPES),
+    st.booleans(),
+    st.booleans(),
+)
 def test_blocks_of_columns_give_what_numpy_gives(
-    narrow_blocks: None, rows: int, p: int, columns: int, swapped: bool, given_out: bool
+    narrow_blocks: None, rows: int, p: int, columns: int, dtype: str, swapped: bool, given_out: bool
 ) -> None:
     rng = np.random.default_rng(0)
-    M = array(rng, (rows, p), "float64")
-    tubes = array(rng, (columns, p), "float64").T if swapped else array(rng, (p, columns), "float64")
-    out = np.empty((rows, columns)) if given_out else None
+    M = array(rng, (rows, p), dtype)
+    tubes = array(rng, (columns, p), dtype).T if swapped else array(rng, (p, columns), dtype)
+    out = np.empty((rows, columns), dtype) if given_out else None
     with on_two_threads():
         found = _gemm._on_cores(M, tubes, out)
     close(found, M @ tubes)
     assert out is None or found is out
 
 
+@pytest.mark.parametrize("columns", [3840, 9216, 3072, 3584])
+def test_the_cores_get_as_many_blocks_each(columns: int) -> None:
+    for cores in (2, 3, 4):
+        plan = _gemm._planned((32, 32), (32, columns), cores)
+        taken = [len(range(*second[-3].indices(plan.blocks))) for _, second, _ in plan.parts]  # type: ignore[union-attr]
+        assert len(plan.parts) == cores and sum(taken) == plan.blocks
+        assert max(taken) - min(taken) <= (0 if columns % (cores * 128) == 0 else 1)
+
+
+KINDS = ["float16", "float32", "float64", "longdouble", "complex64", "complex128", "int8", "int64", "bool"]
+
+
+@given(
+    st.tuples(*[st.integers(0, 17)] * 3),
+    st.sampled_from(KINDS),
+    st.sampled_from(KINDS),
+    st.sampled_from("CFA"),
+    st.sampled_from("CFA"),
+)
+@example((15, 16, 10), "float32", "float64", "F", "C")
+@example((4, 4, 4), "float64", "float64", "C", "C")
+@example((15, 16, 10), "float32", "float32", "A", "C")
+def test_small_products_have_the_bits_of_captured_ones(
+    sizes: tuple[int, int, int], kind1: str, kind2: str, order1: str, order2: str
+) -> None:
+    """A replay makes them by NumPy's matmul."""
+    rows, p, columns = sizes
+
+    def one(shape: tuple[int, int], kind: str, order: str, seed: int) -> np.ndarray:
+        x = (9 * np.random.default_rng(seed).standard_normal(shape)).astype(kind)
+        if order != "A":
+            return np.asarray(x, order=order)
+        memory = np.zeros(x.nbytes + 1, np.uint8)[1:]  # not aligned
+        off = memory.view(x.dtype).reshape(shape)
+        off[...] = x
+        return off
+
+    a, b = one((rows, p), kind1, order1, 0), one((p, columns), kind2, order2, 1)
+    found, theirs = _gemm.matmul(a, b), np.matmul(a, b)
+    assert found.dtype == theirs.dtype
+    np.testing.assert_array_equal(found, theirs)  # longdouble has bytes that mean nothing
+
+
+def test_an_error_names_the_function_once() -> None:
+    with pytest.raises(ValueError, match=r"^matmul: (?!matmul)"):
+        ct.matmul(np.ones((2, 3)), np.ones((4, 2)))
+
+
+@needs_mkl
+def test_mkl_leaves_swapped_bytes_to_numpy() -> None:
+    a = np.random.default_rng(0).standard_normal((64, 40, 40)).astype(">f4")
+    close(ct.matmul(a, a).astype("f4"), a.astype("f4") @ a.astype("f4"))
+
+
 @pytest.fixture(scope="module")
 def every_size() -> Iterator[None]:
     """No product too small for MKL."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_mkl, "_SHARED", 0)
+        patch.setattr(_mkl, "SHARED", 0)
         _mkl._planned.cache_clear()
         yield
     _mkl._planned.cache_clear()

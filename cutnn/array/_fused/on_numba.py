@@ -7,7 +7,8 @@ which its wheels lack, calls libm entry by entry (tanh: 950 µs where the form h
 
 Loops run on the threads that products run on, since two pools wait for one another: on those of OpenMP where MKL is
 (`_mkl.py`), by numba's own `prange`, else on the helpers of `_cores`, without Python's lock, as NumPy's blocks do. On
-helpers beside MKL z − h·tanh(s + b) of 98304 entries took 168 µs, on its own threads 49.
+helpers beside MKL z − h·tanh(s + b) of 98304 entries took 168 µs, on its own threads 49; beside a busy program they are
+the slower ones, since each waits for the other at the end.
 
 A loop takes about 0.6 s to compile; its text is kept in a folder of the user's cache, and with it what numba made of
 it, so that it is compiled once on a machine. Whether numba takes a program depends on the program and the shapes alone,
@@ -36,7 +37,7 @@ import numpy
 from cutnn.array import _mkl
 from cutnn.array._fused.derive import Program
 from cutnn.array._fused.graph import Node
-from cutnn.array._fused.shapes import Run, Shape, collapsed, parts, places, shared
+from cutnn.array._fused.shapes import Run, Shape, collapsed, places, shared
 
 WORTH = 16384
 """Entries from which a loop is taken; below, NumPy's ufuncs take no longer and need no compiler."""
@@ -79,13 +80,14 @@ def compiled_into(program: Program) -> Callable[..., None] | None:
 
 def _on_all_cores(text: str, shape: Shape, arguments: tuple[Any, ...]) -> None:
     """Run the loop of a text over arrays of that shape."""
-    threads = _mkl.openmp_threads()
-    if threads > 1 and _shares_openmp():
-        loop, edges = _loop(text, True), _edges(shape, -(-math.prod(shape) // threads))
+    if (
+        threads := _mkl.openmp_threads()
+    ) and _shares_openmp():  # one thread too: another loop may round otherwise
+        loop, edges = _loop(text, True), _edges(shape, threads)
         with _numba_threads(threads):
             loop(*arguments, edges)
         return
-    loop, edges = _loop(text, False), _edges(shape, _PART)
+    loop, edges = _loop(text, False), _edges(shape, -(-math.prod(shape) // _PART))
 
     def work(items: Iterator[int]) -> None:
         for i in items:
@@ -95,16 +97,20 @@ def _on_all_cores(text: str, shape: Shape, arguments: tuple[Any, ...]) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _edges(shape: Shape, entries: int) -> Any:
-    """For each part of about so many entries where it begins and ends along each axis, (parts, 2 axes).
+def _edges(shape: Shape, count: int) -> Any:
+    """For each of `count` even parts, or fewer, where it begins and ends along each axis, (parts, 2 axes).
 
-    Unsigned: numba looks at the sign of an index that has one.
+    The first axis that can be cut evenly is, or the longest. Unsigned: numba looks at the sign of an index that has
+    one.
     """
-    places = [
-        [place[k].indices(n)[:2] if k < len(place) else (0, n) for k, n in enumerate(shape)]
-        for place in parts(shape, entries)
-    ]
-    return numpy.asarray(places, numpy.uint64).reshape(len(places), 2 * len(shape))
+    longest = max(range(len(shape)), key=shape.__getitem__)
+    axis = next((k for k, n in enumerate(shape) if n % count == 0 or n >= 8 * count), longest)
+    n = shape[axis]
+    count = max(1, min(n, count))
+    edges = numpy.zeros((count, len(shape), 2), numpy.uint64)
+    edges[:, :, 1] = shape
+    edges[:, axis] = [(i * n // count, (i + 1) * n // count) for i in range(count)]
+    return edges.reshape(count, 2 * len(shape))
 
 
 @functools.cache
@@ -112,12 +118,14 @@ def _shares_openmp() -> bool:
     """Whether numba's threads are those of OpenMP: a process has one kind, which its first parallel loop decides on."""
     import numba
 
-    if numba.config.THREADING_LAYER == "default":
+    before = numba.config.THREADING_LAYER
+    if before == "default":
         numba.config.THREADING_LAYER = "omp"
     try:
         numba.get_num_threads()
         return bool(numba.threading_layer() == "omp")
-    except ValueError:  # there are none
+    except ValueError:  # there are none: whoever else uses numba has the choice
+        numba.config.THREADING_LAYER = before
         return False
 
 

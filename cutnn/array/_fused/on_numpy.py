@@ -31,10 +31,8 @@ def compiled(program: Program, shapes: Sequence[Shape], whole: Shape) -> Run:
     if math.prod(whole) >= 2 * BLOCKS[0]:
         return _over_blocks(program, shapes, whole)
     found = node_shapes(program, shapes)
-    new, into = (
-        _made(_direct(program, found)),
-        functools.cache(lambda: _made(_direct(program, found, into=True))),
-    )
+    new = _made(_direct(program, found))
+    into = functools.cache(lambda: _made(_direct(program, found, into=True)))
 
     def run(leaves: Sequence[Any], uniforms: Sequence[Any], out: Sequence[Any] | None = None) -> list[Any]:
         results: list[Any] = new(leaves, uniforms) if out is None else into()(leaves, uniforms, out)
@@ -126,7 +124,7 @@ def _direct(
     target: dict[Node, str] = {}
     if into:
         lines.append("    (" + "".join(f"y{i}, " for i in range(len(ends))) + ") = outputs")
-        target = {node: f"y{i}" for i, node in enumerate(ends) if node in set(body)}
+        target = {node: f"y{i}" for i, node in enumerate(ends)}
     for k, node in enumerate(body):
         args = [names[a] for a in node.args]
         if node in target:
@@ -135,7 +133,8 @@ def _direct(
             continue
         names[node] = f"t{k}"
         spare = ""
-        if OPERATIONS[node.op].ufunc is not None and shapes[node]:
+        # One complex number in place NumPy rounds otherwise than in new memory.
+        if OPERATIONS[node.op].ufunc is not None and math.prod(shapes[node]) > 1:
             for a in node.args:
                 if a in last and last[a] == k and a.dtype == node.dtype and shapes[a] == shapes[node]:
                     spare = f", out={names[a]}"  # its memory
@@ -144,7 +143,11 @@ def _direct(
     if into:
         lines += [f"    copyto(y{i}, {names[n]})" for i, n in enumerate(ends) if target.get(n) != f"y{i}"]
         return "\n".join([_head(program, "leaves, uniforms, outputs"), *lines, "    return outputs"])
-    results = ", ".join([names[node] for node in ends])
+    seen: set[Node] = set()
+    results = ""
+    for node in ends:  # no two of which are one array
+        results += names[node] + (".copy(), " if node in seen else ", ")
+        seen.add(node)
     return "\n".join([_head(program, "leaves, uniforms"), *lines, f"    return [{results}]"])
 
 

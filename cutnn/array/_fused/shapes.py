@@ -15,7 +15,7 @@ from cutnn.array._fused.graph import Node
 Shape = tuple[int, ...]
 Place = tuple[slice, ...]
 Run = Callable[..., list[Any]]
-"""run(leaves, uniforms, out=None): the outputs of a program, new arrays in C order, or those of the list `out`."""
+"""run(leaves, uniforms, out=None): the outputs of a program, new arrays, or those of the list `out` that lie alike."""
 
 
 def node_shapes(program: Program, leaves: Sequence[Shape]) -> dict[Node, Shape]:
@@ -71,7 +71,7 @@ def place_in(place: Place, shape: Shape) -> Place:
 
 
 def places(shape: Shape, kinds: Sequence[Any], out: Sequence[Any] | None) -> list[Any]:
-    """Where the outputs go, seen in that shape: new arrays, or those given, which are in C order."""
+    """Where the outputs go, seen in that shape: new arrays in C order, or those given, which are so too."""
     if out is None:
         return [numpy.empty(shape, kind) for kind in kinds]
     return [y.reshape(shape) for y in out]
