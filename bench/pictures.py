@@ -39,6 +39,7 @@ def roofline(results: Sequence[dict[str, Any]]) -> Figure | None:
     if not results:
         return None
     figure, ax = _axes(8.5, 5.6)
+    ax.set(xscale="log", yscale="log")
     for result, marker in zip(results, _MARKERS, strict=False):
         for points, colour, fill in (
             (_points(result, ours=True), _OURS_COLOURS[0], "full"),
@@ -62,7 +63,7 @@ def roofline(results: Sequence[dict[str, Any]]) -> Figure | None:
     )  # fmt: skip
     ax.plot([], [], "o", color=_OURS_COLOURS[0], label="the fastest of ours")
     ax.plot([], [], "o", color=_PEER_COLOURS[0], fillstyle="none", label="the fastest peer")
-    ax.set(xlabel="flops a byte", ylabel="flops a second", xscale="log", yscale="log", xlim=(left, right))
+    ax.set(xlabel="flops a byte", ylabel="flops a second", xlim=(left, right))
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
 

@@ -300,6 +300,6 @@ CASE = Case(
     quick_sizes=5,
     quick_rounds=3,
     rounds=5,
-    seconds=65,
+    seconds=45,
     tolerance=1e-6,
 )

@@ -123,5 +123,5 @@ CASE = Case(
     quick_sizes=1,
     quick_rounds=2,
     rounds=15,
-    seconds=115,
+    seconds=90,
 )

@@ -116,5 +116,5 @@ CASE = Case(
     rounds=1,
     quick_rounds=1,
     quick_sizes=2,
-    seconds=40,
+    seconds=35,
 )

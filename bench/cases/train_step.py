@@ -66,5 +66,5 @@ CASE = Case(
     growth={"batch": list(_CURVE.values())},
     quick_sizes=3,
     rounds=15,
-    seconds=55,
+    seconds=45,
 )
