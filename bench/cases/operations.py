@@ -224,5 +224,5 @@ CASE = Case(
     unit="µs",
     rounds=11,
     quick_sizes=3,
-    seconds=35,
+    seconds=30,
 )

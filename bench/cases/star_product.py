@@ -217,5 +217,5 @@ CASE = Case(
     },
     quick_sizes=3,
     rounds=11,
-    seconds=75,
+    seconds=70,
 )

@@ -123,9 +123,9 @@ def _is_numpys(x1: Any, x2: Any) -> bool:
     return not (work >= _mkl.WORTH and _mkl.is_here()) and not (threads() > 1 and is_shared(x1, x2))
 
 
-def is_shared(x1: Any, x2: Any) -> bool:
-    """Whether the product of two arrays of matrices is large enough for the cores to share it."""
-    return bool(x1.size * x2.shape[-1] * (4 if x1.dtype.kind == "c" else 1) >= _WORTH)
+def is_shared(x1: Any, x2: Any, times: int = 1) -> bool:
+    """Whether the product of two arrays of matrices is large enough for the cores to share it, or so many times that."""
+    return bool(x1.size * x2.shape[-1] * (4 if x1.dtype.kind == "c" else 1) >= times * _WORTH)
 
 
 def is_limited() -> bool:
