@@ -124,7 +124,7 @@ def _is_numpys(x1: Any, x2: Any) -> bool:
 
 
 def is_shared(x1: Any, x2: Any, times: int = 1) -> bool:
-    """Whether the product of two arrays of matrices is large enough for the cores to share it, or so many times that."""
+    """Whether the product of two arrays of matrices is large enough for the cores to share, or so many times that."""
     return bool(x1.size * x2.shape[-1] * (4 if x1.dtype.kind == "c" else 1) >= times * _WORTH)
 
 
