@@ -3,6 +3,9 @@
 Tube axes stand before the two matrix axes and arrays are contiguous, so a mode product is a reshape that
 copies nothing and one matrix product. `axis` counts from the end (-3 is the last tube axis), whatever batch
 axes lead. The matrices are constants here.
+
+Two tensors are two products: one for both needs them side by side, and with that copy tubes of 32 in 9216 and 3072
+columns took 1.6 times as long, by MKL and by OpenBLAS.
 """
 
 from __future__ import annotations
