@@ -9,11 +9,11 @@ product, between them. MKL, where its wheel is installed, has a call for a whole
 cores, float32 (OpenBLAS 0.3.31 on one thread, NumPy 2.4, MKL 2026.2), medians of calls in turn:
 
                                         NumPy   cores    MKL
-    32 faces 96×96 by 96×32               272     200    137
-    32 faces 96×32 by 32×96               275     207    139
-    M 32×32 by tubes 32×9216              319     236    205
-    M 32×32 by tubes 32×3072              106     117     80
-    28 faces 28×28 by 28×32                28      28     17
+    32 faces 96×96 by 96×32               263     190    116
+    32 faces 96×32 by 32×96               236     168    113
+    M 32×32 by tubes 32×9216              386     228    123
+    M 32×32 by tubes 32×3072              104      92     49
+    28 faces 28×28 by 28×32                19      52     23
 """
 
 from __future__ import annotations
