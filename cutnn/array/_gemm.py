@@ -77,9 +77,8 @@ def _faster(x1: Any, x2: Any, out: Any) -> Any:
     work = x1.size * x2.shape[-1]
     if work < _mkl.WORTH:
         return x1.dot(x2) if out is None and x1.ndim == x2.ndim == 2 and _is_dots(x1, x2) else None
-    is_small = (
-        work < _mkl.SHARED and x1.ndim == x2.ndim == 2 and threads() > 1
-    )  # as fast by OpenBLAS, on one thread
+    # A small single product OpenBLAS makes as fast, where it is held to one thread.
+    is_small = work < _mkl.SHARED and x1.ndim == x2.ndim == 2 and threads() > 1
     if not is_small and x1.dtype == x2.dtype and (product := _mkl.matmul(x1, x2, out)) is not None:
         return product
     if threads() > 1 and is_shared(x1, x2) and x1.shape[-1] == x2.shape[-2]:

@@ -67,9 +67,8 @@ class _Interface(ctypes.Structure):
     ]  # fmt: skip
 
 
-_pointer = ctypes.pythonapi[
-    "PyCapsule_GetPointer"
-]  # one of our own: the attribute of that name is everybody's
+# By [], which makes a function of our own: the attribute of that name is everybody's.
+_pointer = ctypes.pythonapi["PyCapsule_GetPointer"]
 _pointer.restype, _pointer.argtypes = _POINTER, [ctypes.py_object, ctypes.c_char_p]
 _read, _data = _POINTER.from_address, _Interface.data.offset
 
