@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -186,6 +187,25 @@ def test_an_error_names_the_function_once() -> None:
 def test_mkl_leaves_swapped_bytes_to_numpy() -> None:
     a = np.random.default_rng(0).standard_normal((64, 40, 40)).astype(">f4")
     close(ct.matmul(a, a).astype("f4"), a.astype("f4") @ a.astype("f4"))
+
+
+@needs_mkl
+def test_a_limit_of_mkls_threads_is_one_of_loops() -> None:
+    library = ctypes.CDLL(_mkl._path())
+    before = _mkl.openmp_threads()
+    library.MKL_Set_Num_Threads(1)
+    try:
+        assert _mkl.openmp_threads() == 1
+    finally:
+        library.MKL_Set_Num_Threads(before)
+    assert _mkl.openmp_threads() == before
+
+
+@needs_mkl
+def test_the_environment_is_left_as_it_was() -> None:
+    code = "import os; from cutnn.array import _mkl; old = dict(os.environ); _mkl.is_here(); print(old == os.environ)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "True", done.stderr
 
 
 @pytest.fixture(scope="module")
